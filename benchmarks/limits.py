@@ -22,7 +22,7 @@ from typing import Any
 import pymysql
 
 from benchmarks.cloud import client, whole_stack
-from infra.deploy.project import package_file, package_sizes
+from infra.deploy.package import package_file, package_sizes
 from infra.functions import NAMES
 from local import chromium
 from local.api import Api

@@ -138,12 +138,22 @@ def measure_buckets(_event: dict[str, Any], _context: Any) -> None:
     s3.put_object(Bucket=os.environ["REPORTS_BUCKET"], Key="storage/minimal/report.html", Body=html.encode())
 
 
-def _mysql() -> Any:
+def migrate(_event: dict[str, Any], _context: Any) -> None:
+    with _mysql() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM cafe_migrations")
+
+
+def rotate_password(event: dict[str, Any], _context: Any) -> None:
+    """Performs the step ``testSecret``."""
+    _mysql(VersionId=event["ClientRequestToken"], VersionStage="AWSPENDING").close()
+
+
+def _mysql(**version: str) -> Any:
     import boto3
     import pymysql
 
-    text = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["DB_SECRET_ARN"])["SecretString"]
-    secret = json.loads(text)
+    manager = boto3.client("secretsmanager")
+    secret = json.loads(manager.get_secret_value(SecretId=os.environ["DB_SECRET_ARN"], **version)["SecretString"])
     return pymysql.connect(
         host=secret["host"],
         port=int(secret["port"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from infra.deploy.project import RUNTIME
+from infra.deploy.project import RUNTIME, architecture
 from infra.deploy.target import Clients, Target
 
 # Lambda limits the number of function updates per second.
@@ -33,7 +33,9 @@ def update_function(
         FunctionName=function, Runtime=RUNTIME, Environment={"Variables": stage["environment_variables"] | own}
     )
     _wait(lambda_, function, configured)
-    _wait(lambda_, function, lambda_.update_function_code(FunctionName=function, **package))
+    # `migrate` gets its new package here even if the processor changes.
+    processor = {"Architectures": [architecture(config)]}
+    _wait(lambda_, function, lambda_.update_function_code(FunctionName=function, **processor, **package))
 
 
 def _wait(lambda_: Any, function: str, answer: Mapping[str, Any]) -> None:

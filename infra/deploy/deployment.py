@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from infra.deploy import chalice_record, code, database, preflight, project, protection, stacks, triggers, wiring
 from infra.deploy.context import Changes, Context
 from infra.deploy.mysql_location import MysqlLocation
+from infra.deploy.package import build_package, package_sizes, package_with
 from infra.deploy.project import RUNTIME, build
 from infra.deploy.releases import Release, Releases, State, template_key
 from infra.deploy.shared_steps import (
@@ -131,7 +132,7 @@ class Deployment:
         with ThreadPoolExecutor() as pool:
             reading = pool.submit(triggers.read, self.target.project, variables)
             checking = pool.submit(self._settings_are_unchanged)
-            self.package = project.build_package(self.target, self.config)
+            self.package = build_package(self.target, self.config)
             self.triggers = reading.result()
             unchanged = checking.result()
         self.only_code_changed = unchanged and self.serving is not None and self.serving.triggers == self.triggers
@@ -254,11 +255,14 @@ class Deployment:
     def _function_changes(self) -> list[str]:
         existing = set(chalice_record.functions(self.target, self.clients))
         asked = set(self.config["stages"][self.target.stage]["lambda_functions"])
-        builds = [build(each) for each in (self.serving.config if self.serving else self.config, self.config)]
+        configs = (self.serving.config if self.serving else self.config, self.config)
+        builds, processors = [build(each) for each in configs], [project.architecture(each) for each in configs]
         lines = [
             f"functions and API: deploying {len(asked)} functions with chalice, "
             f"build {' -> '.join(dict.fromkeys(builds))}"
         ]
+        if processors[0] != processors[1]:
+            lines.append(f"  processor {' -> '.join(processors)}")
         if new := asked - existing:
             lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all functions are new")
         if removed := existing - asked:
@@ -275,7 +279,7 @@ class Deployment:
         """
         function = self.target.function("api_handler")
         configuration = self.clients("lambda").get_function_configuration(FunctionName=function)
-        return project.package_with(self.target.project, configuration["CodeSha256"])
+        return package_with(self.target.project, configuration["CodeSha256"])
 
     def _all_outputs(self) -> dict[str, str]:
         record = chalice_record.read(self.target.project, self.target.stage)
@@ -322,6 +326,6 @@ def write_outputs(target: Target, outputs: Mapping[str, str]) -> None:
 
 
 def _package_line(package: Path) -> str:
-    parts = project.package_sizes(package)
+    parts = package_sizes(package)
     largest = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
     return f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({largest} …)"

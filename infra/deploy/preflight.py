@@ -68,7 +68,10 @@ def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissi
             )
     except PermissionsUnknown as error:
         say(f"permissions: could not be checked ({error})")
-    is_new = not stacks.find(clients("cloudformation"), target.stack("resources"))
+    cfn, name = clients("cloudformation"), target.stack("resources")
+    is_new = not stacks.find(cfn, name)
+    if is_new and not target.local:
+        stacks.wait_for_queue_names(cfn, name, True, say)
     if is_new and (clashes := name_clashes(target, clients, caller.account)):
         raise DeployError(
             "other resources already use this stage's names: delete them, or choose another stage name\n"

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from chalice.constants import DEFAULT_LAMBDA_ARCHITECTURE
-from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
-from chalice.utils import UI, ChaliceZipFile, OSUtils
 
 from infra import pip
-from infra.deploy.machine import lambda_machine, require_fit, this_machine
+from infra.deploy.machine import this_machine
 from infra.deploy.target import REPOSITORY, DeployError, Say, Target
 from infra.files import write_private
 from infra.functions import LIMITED, NAMES
@@ -39,7 +33,9 @@ RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Chalice, Lambda and the tests support these Python versions.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 # Only the deploy uses these outputs, so functions do not receive them.
-OWN_OUTPUTS = ("API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN")
+OWN_OUTPUTS = (
+    *("ARCHITECTURE", "API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN"),
+)
 # The deploy waits at least this many seconds between two lines of Chalice output.
 PROGRESS_SECONDS = 10
 
@@ -84,9 +80,9 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, con
         limit = {"reserved_concurrency": concurrency} if concurrency and name in LIMITED else {}
         own = tracked["lambda_functions"].get(name, {})
         functions[name] = {**own, **mysql, **limit, "iam_role_arn": outputs[role]}
+    processor = this_machine().processor if target.local else outputs["ARCHITECTURE"]
     stage: dict[str, Any] = {"environment_variables": environment, "lambda_functions": functions}
-    if target.local:
-        stage["lambda_architecture"] = this_machine().processor
+    stage["lambda_architecture"] = processor
     # CAFE_BUILD identifies a deployed function's code and configuration.
     environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
@@ -109,7 +105,7 @@ def build(config: dict[str, Any]) -> str:
     return str(stage["environment_variables"]["CAFE_BUILD"])
 
 
-def architecture(config: dict[str, Any]) -> str:
+def architecture(config: Mapping[str, Any]) -> str:
     """Returns the processor architecture of the functions, such as ``arm64``, from the configuration."""
     [stage] = config["stages"].values()
     return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])
@@ -177,114 +173,15 @@ def installed_here() -> Path:
     return folder
 
 
-def package_file(project: Path, config: dict[str, Any]) -> Path:
-    """Returns the path of the deployment package for the project's current code, even if the package does not exist."""
-    # No dependency builder is needed to compute the file name.
-    packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
-    return Path(packager.deployment_package_filename(str(project), RUNTIME))
-
-
-class _QuickZip(ChaliceZipFile):
-    """A zip file that is written quickly, for a package that is not sent over a network."""
-
-    def writestr(self, *arguments: Any, **options: Any) -> None:
-        super().writestr(*arguments, **{**options, "compresslevel": 1})
-
-
-class _QuickZips(OSUtils):
-    def open_zip(self, filename: str, mode: str, compression: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipFile:
-        return _QuickZip(filename, mode, compression=compression, osutils=self)
-
-
-def build_package(target: Target, config: dict[str, Any]) -> Path:
-    """Builds the deployment package that ``chalice deploy`` will use for the project's current code.
-
-    Raises ``DeployError`` if a requirement is missing or the functions cannot load a compiled module in the package.
-    """
-    _remove_compiled_files()
-    osutils, processor = _QuickZips() if target.local else OSUtils(), architecture(config)
-    dependencies = DependencyBuilder(osutils, architecture=processor)
-    packager = LambdaDeploymentPackager(osutils, dependencies, UI(StringIO()), processor)
-    package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
-    try:
-        _require_complete(package)
-        remedy = "check whether `pip config list` sets a different platform, and deploy again to build a new package"
-        require_runs(target, config, package, remedy)
-    except DeployError:
-        # A faulty package is deleted so that the next deploy does not use it.
-        package.unlink()
-        if target.local:
-            shutil.rmtree(installed_here())
-        raise
-    return package
-
-
-def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: str) -> None:
-    """Raises ``DeployError`` if the package contains a compiled module that the functions cannot load."""
-    require_fit(package, this_machine() if target.local else lambda_machine(architecture(config)), remedy)
-
-
-def _require_complete(package: Path) -> None:
-    if missing := _required((REPOSITORY / "requirements.txt").read_text()) - _installed(package):
-        names = ", ".join(sorted(missing))
-        raise DeployError(f"{names}: no wheel for Lambda with {RUNTIME} exists, or the package index did not respond")
-
-
-def _required(requirements: str) -> set[str]:
-    return {_plain(name) for name in re.findall(r"^([\w.-]+)", requirements, re.MULTILINE)}
-
-
-def _installed(package: Path) -> set[str]:
-    """Returns the requirements in a package. Chalice silently omits requirements that it cannot build."""
-    with zipfile.ZipFile(package) as file:
-        return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _remove_compiled_files() -> None:
+def remove_compiled_files() -> None:
     """Removes compiled Python files, because they would change the digest of the package on every run."""
     for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def package_with(project: Path, digest: str) -> Path:
-    """Returns the package with this digest. The digest has the format of Lambda's ``CodeSha256``."""
-    packages = (project / ".chalice" / "deployments").glob("*.zip")
-    for path in sorted(packages, key=lambda path: path.stat().st_mtime, reverse=True):
-        if base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode() == digest:
-            return path
-    raise DeployError(
-        "the functions have the package from another deploy: wait until that deploy ends, and deploy again"
-    )
-
-
-def package_sizes(package: Path) -> list[tuple[str, int]]:
-    """Returns a package's top-level files and folders with their compressed sizes in bytes, largest first."""
-    parts: dict[str, int] = {}
-    with zipfile.ZipFile(package) as file:
-        for each in file.infolist():
-            part = each.filename.split("/")[0]
-            parts[part] = parts.get(part, 0) + each.compress_size
-    return sorted(parts.items(), key=lambda part: -part[1])
-
-
-def unpack(package: Path, requirements: str, config: dict[str, Any], project: Path) -> None:
-    """Creates a project from a package and its configuration so that Chalice deploys the same package again."""
-    folder = project / ".chalice"
-    (folder / "deployments").mkdir(parents=True)
-    with zipfile.ZipFile(package) as file:
-        file.extractall(project, [name for name in file.namelist() if name.split("/")[0] in ("app.py", "chalicelib")])
-    (project / "requirements.txt").write_text(requirements)
-    write_private(folder / "config.json", json.dumps(config))
-    shutil.copy(package, package_file(project, config))
-
-
 def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:
     """Runs a ``chalice`` command. If the command fails, raises ``DeployError`` with the end of its output."""
-    _remove_compiled_files()
+    remove_compiled_files()
     chalice = Path(sys.executable).with_name("chalice")
     arguments = [str(chalice), "--project-dir", str(project), command, "--stage", stage]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}

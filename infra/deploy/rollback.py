@@ -11,6 +11,7 @@ from typing import Any
 from infra.deploy import chalice_record, project, stacks, wiring
 from infra.deploy.context import Changes, Context
 from infra.deploy.deployment import write_outputs
+from infra.deploy.package import require_runs, unpack
 from infra.deploy.project import RUNTIME, build
 from infra.deploy.releases import Release, Releases, State
 from infra.deploy.shared_steps import (
@@ -103,8 +104,8 @@ def _restore_functions(context: Context, releases: Releases, release: Release, o
         package, former_project = Path(folder) / "package.zip", Path(folder) / "project"
         releases.fetch_package(build(release.config), package)
         remedy = "deploy from this machine to build a new package"
-        project.require_runs(target, release.config, package, remedy)
-        project.unpack(package, release.requirements, release.config, former_project)
+        require_runs(target, release.config, package, remedy)
+        unpack(package, release.requirements, release.config, former_project)
         run_chalice(context, former_project, outputs)
         chalice_record.write(target.project, target.stage, chalice_record.read(former_project, target.stage))
 

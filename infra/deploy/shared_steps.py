@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,15 @@ from infra.deploy.project import build
 from infra.deploy.releases import Release, Releases
 from infra.deploy.stacks import Stack
 from infra.deploy.target import DeployError
+
+# S3 sometimes does not yet know that it may invoke a new function, and Chalice does not repeat the call.
+# See https://github.com/hashicorp/terraform-provider-aws/issues/19088.
+NOT_YET_ALLOWED = (
+    "An error occurred (InvalidArgument) when calling the PutBucketNotificationConfiguration operation: "
+    "Unable to validate the following destination configurations"
+)
+TRIES = 4
+PAUSE_SECONDS = 10
 
 
 def open_releases(context: Context, changes: Changes) -> Releases:
@@ -33,10 +43,23 @@ def disassociate_waf(context: Context, stack: Stack, waf: str | None) -> None:
 
 
 def run_chalice(context: Context, folder: Path, outputs: Mapping[str, str]) -> None:
-    """Runs ``chalice deploy`` in a project folder that contains a record of the existing resources."""
+    """Runs ``chalice deploy`` in a project folder that contains a record of the existing resources.
+
+    Repeats the command if S3 does not yet accept a new function as the destination of its notifications.
+    """
     target = context.target
-    chalice_record.write(folder, target.stage, chalice_record.rebuild(target, outputs, context.clients))
-    project.run_chalice(folder, target.stage, "deploy", context.say)
+    for tries_left in reversed(range(TRIES)):
+        # A failed `chalice deploy` writes no record of the resources that it created.
+        chalice_record.write(folder, target.stage, chalice_record.rebuild(target, outputs, context.clients))
+        try:
+            project.run_chalice(folder, target.stage, "deploy", context.say)
+            return
+        except DeployError as error:
+            # Chalice breaks the lines of its messages.
+            if not tries_left or NOT_YET_ALLOWED not in " ".join(str(error).split()):
+                raise
+        context.say(f"S3 does not accept the function receive_upload yet: trying again in {PAUSE_SECONDS} s")
+        time.sleep(PAUSE_SECONDS)
 
 
 def require_settings(context: Context, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

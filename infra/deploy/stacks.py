@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,8 @@ PROGRESS_SECONDS = 10
 # Resources of these types can outlive their stage. Each type has a property that contains the resource's name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
+# SQS blocks the name of a deleted queue for this long. The local cloud does not.
+QUEUE_NAMES_BLOCKED = timedelta(seconds=60)
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
@@ -87,6 +90,8 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
     new = current is None or current["StackStatus"] == "REVIEW_IN_PROGRESS"
     if current and not new and _is_as_desired(current, stack, cfn):
         return None
+    if "AWS::SQS::Queue" in stack.body and stack.parameters.get("Local") != "true":
+        wait_for_queue_names(cfn, stack.name, new, say)
     # Parameters of the existing stack keep their values, unless the template no longer declares the parameters.
     earlier = {each["ParameterKey"] for each in current.get("Parameters", [])} if current and not new else set()
     kept = (earlier & parameters_of(stack.body)) - set(stack.parameters)
@@ -186,6 +191,31 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         raise DeployError(why_it_failed(cfn, change.stack))
     say(f"{change.stack}: {stack['StackStatus'].lower().replace('_', ' ')}")
+
+
+def wait_for_queue_names(cfn: Any, name: str, new: bool, say: Say) -> None:
+    """Waits until SQS has forgotten the queues that the stack, or for a new stack its predecessor, has deleted.
+
+    Until then, SQS may still list these queues, and their names cannot be used again.
+    """
+    stack = _last_deleted(cfn, name) if new else name
+    pages = cfn.get_paginator("describe_stack_events").paginate(StackName=stack) if stack else ()
+    # Events are listed newest first.
+    for each in (event for page in pages for event in page["StackEvents"]):
+        left = (each["Timestamp"] + QUEUE_NAMES_BLOCKED - datetime.now(UTC)).total_seconds()
+        if left <= 0:
+            return
+        if (each["ResourceType"], each["ResourceStatus"]) == ("AWS::SQS::Queue", "DELETE_COMPLETE"):
+            say(f"{name}: waiting {left:.0f} s, because SQS blocks the names of queues that were just deleted")
+            time.sleep(left)
+            return
+
+
+def _last_deleted(cfn: Any, name: str) -> str | None:
+    """Returns the id of the stack of this name that was deleted last, or None."""
+    pages = cfn.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"])
+    deleted = [each for page in pages for each in page["StackSummaries"] if each["StackName"] == name]
+    return str(max(deleted, key=lambda each: each["DeletionTime"])["StackId"]) if deleted else None
 
 
 def discard(change: Change, cfn: Any) -> None:

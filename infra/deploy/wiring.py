@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from infra.deploy import api_settings, chalice_record
-from infra.deploy.project import api_stage
+from infra.deploy.project import api_stage, architecture
 from infra.deploy.target import Clients, DeployError, Say, Target, shown
 from infra.functions import ASYNCHRONOUS, LIMITED, Trigger, sources
 
@@ -128,11 +128,12 @@ def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients
             continue
         settings = {
             "Role": asked["iam_role_arn"],
+            "Architectures": [architecture(config)],
             "Timeout": asked.get("lambda_timeout", config["lambda_timeout"]),
             "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
         }
         for each in _different(function, settings):
-            yield f"{name}: {each} is {shown(function.get(each))}, not {settings[each]}"
+            yield f"{name}: {each} is {shown(function.get(each))}, not {shown(settings[each])}"
         if name in LIMITED:
             reserved = chalice_record.reserved(lambda_, target.function(name))
             if reserved != (limit := asked.get("reserved_concurrency", 0)):

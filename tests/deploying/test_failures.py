@@ -15,16 +15,25 @@ import pytest
 from chalicelib.settings import VERSION
 from tests.deploying.checkout import Checkout, Place
 from tests.deploying.steps import STEPS
-from tests.system.faults import invalid
+from tests.system.faults import error, invalid
 from tests.system.wire import Cut, Exchange, Reply
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one(here: Checkout) -> None:
-    """Deploys the stage ``one``. This stage must keep running while other deploys fail."""
-    here.deploy("one")
+def one(place: Place, here: Checkout) -> str:
+    """Deploys the stage ``one`` while S3 refuses its function once, and returns the deploy's output.
+
+    This stage must keep running while other deploys fail.
+    """
+    message = "Unable to validate the following destination configurations"
+
+    def refused(exchange: Exchange) -> Reply:
+        return error(exchange.call, 400, "InvalidArgument", message)
+
+    with place.wire.fault("s3:PutBucket", refused, when=lambda call: "notification" in call, first=1):
+        return here.deploy("one")
 
 
 def goes_back(place: Place, checkout: Checkout, *reasons: str) -> None:
@@ -42,6 +51,14 @@ def goes_back(place: Place, checkout: Checkout, *reasons: str) -> None:
     assert place.account.apis("one").keys() == {api}
     stack = place.account.aws("cloudformation").describe_stacks(StackName="cafe-one-resources")["Stacks"][0]
     assert stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+
+
+def test_a_first_deploy_waits_until_s3_knows_the_functions_permission(place: Place, one: str) -> None:
+    assert one.count("S3 does not accept the function receive_upload yet: trying again in 10 s") == 1
+    assert "check: every setting is correct" in one
+    assert len(place.account.apis("one")) == 1
+    snapshot = place.account.snapshot("one")
+    assert (len(snapshot["mappings"]), len(snapshot["subscriptions"])) == (2, 2)
 
 
 def test_a_failing_function_behind_a_healthy_api_is_rolled_back(place: Place) -> None:

@@ -7,12 +7,14 @@ import sys
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
 from infra.deploy import project
 from infra.deploy.machine import compiled_for, this_machine
+from infra.deploy.package import build_package
 from infra.deploy.target import Target
 from tests.wiring.fakes import OUTPUTS
 from tests.wiring.stage import place
@@ -28,12 +30,11 @@ Packages = Callable[[str], Path]
 
 def build(folder: Path, processor: str) -> Path:
     """Builds the package for Lambda on this ``processor``, or for a local stage if ``processor`` is ``here``."""
+    processor = processor.removeprefix("another ")
     target = Target("test", folder, processor == "here", {}, place())
-    config = project.configure(target, OUTPUTS, "2026-11-21")
-    if not target.local:
-        config["lambda_architecture"] = processor
+    config = project.configure(target, {**OUTPUTS, "ARCHITECTURE": processor}, "2026-11-21")
     project.write_project(target, config)
-    return project.build_package(target, config)
+    return build_package(target, config)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """
     with ThreadPoolExecutor() as pool:
         building: dict[str, Future[Path]] = {
-            each: pool.submit(build, tmp_path_factory.mktemp(each), each) for each in ("here", *ELF)
+            each: pool.submit(build, tmp_path_factory.mktemp(each), each) for each in ("here", *ELF, "another arm64")
         }
     return lambda processor: building[processor].result()
 
@@ -71,6 +72,21 @@ def test_compiled_modules_of_a_local_stage_are_for_this_machine(packages: Packag
         assert made_for
         assert made_for[0] == here.system
         assert here.processor in made_for[1]
+
+
+def test_a_package_that_is_built_twice_has_the_same_digest(packages: Packages) -> None:
+    assert packages("arm64").read_bytes() == packages("another arm64").read_bytes()
+
+
+@pytest.mark.parametrize("processor", ELF)
+def test_bytecode_of_every_module_enlarges_the_package_by_at_most_a_quarter(packages: Packages, processor: str) -> None:
+    with zipfile.ZipFile(packages(processor)) as file:
+        sizes = {each.filename: each.compress_size for each in file.infolist()}
+    bytecode = {name for name in sizes if name.endswith(".pyc")}
+    modules = {name for name in sizes if name.endswith(".py") and not name.startswith(("cffi/", "pycparser/"))}
+    assert bytecode == {Path(cache_from_source(name)).as_posix() for name in modules}
+    assert {"chalice/app.py", "jinja2/filters.py", "chalicelib/settings.py"} <= modules
+    assert sum(sizes.values()) <= 1.25 * sum(size for name, size in sizes.items() if name not in bytecode)
 
 
 def test_the_package_contains_what_the_functions_import(packages: Packages, tmp_path: Path) -> None:

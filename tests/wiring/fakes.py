@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -81,7 +82,9 @@ class CloudFormation:
         self.refusal = ""
         # A failed change set gives this text as its reason.
         self.reason = ""
-        self.events: list[dict[str, str]] = []
+        self.events: list[dict[str, Any]] = []
+        # A deleted stack of the same name has its own events.
+        self.deleted: list[dict[str, Any]] = []
         # The list contains the state of each resource in the stack.
         self.statuses: list[str] = []
 
@@ -137,7 +140,19 @@ class CloudFormation:
 
     def get_paginator(self, operation: str) -> Paginator:
         if operation == "describe_stack_events":
-            return Paginator("StackEvents", {"cafe-test-resources": self.events})
+            events = {"cafe-test-resources": self.events, "deleted": self.deleted}
+            long_ago = {"Timestamp": datetime(2026, 1, 1, tzinfo=UTC), "ResourceType": "AWS::SQS::Queue"}
+            return Paginator("StackEvents", {key: [long_ago | each for each in value] for key, value in events.items()})
+        if operation == "list_stacks":
+            pages = [
+                {"StackSummaries": [{"StackName": f"cafe-test-{part}", "StackId": id_, "DeletionTime": month}]}
+                for month, part, id_ in (
+                    (2, "resources", "deleted"),
+                    (1, "resources", "earlier"),
+                    (3, "deploys", "other"),
+                )
+            ]
+            return SimpleNamespace(paginate=lambda **_: pages)  # type: ignore[return-value]
         assert operation == "list_stack_resources"
         resources = [{"ResourceStatus": each} for each in self.statuses]
         return Paginator("StackResourceSummaries", {"cafe-test-resources": resources})
@@ -186,6 +201,7 @@ class Lambda:
                 "FunctionName": target.function(name),
                 "FunctionArn": f"arn:{target.function(name)}",
                 "Role": asked["iam_role_arn"],
+                "Architectures": [stage["lambda_architecture"]],
                 "Timeout": asked.get("lambda_timeout", tracked["lambda_timeout"]),
                 "MemorySize": asked.get("lambda_memory_size", tracked["lambda_memory_size"]),
                 "Environment": {"Variables": dict(stage["environment_variables"])},

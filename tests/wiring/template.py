@@ -63,7 +63,9 @@ class Template:
             if "Condition" not in each or self._holds(each["Condition"])
         }
         self.outputs: dict[str, str] = {
-            name: self._resolve(each["Value"]) for name, each in self._raw["Outputs"].items()
+            name: self._resolve(each["Value"])
+            for name, each in self._raw["Outputs"].items()
+            if "Condition" not in each or self._holds(each["Condition"])
         }
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 
 from infra.deploy import __main__ as command
 from infra.deploy import project
+from infra.deploy.package import build_package, package_file
 from infra.deploy.target import DeployError, Target
 from tests import pythons
 from tests.wiring.fakes import distributions
@@ -94,17 +95,17 @@ def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
     """Chalice builds an incomplete package when it finds no wheel for Lambda."""
     (tmp_path / "app.py").touch()
     (tmp_path / "requirements.txt").write_text("# A comment.\npyjwt[crypto]==2.15.1\nPython_JSON.logger==4.2.0\n")
-    monkeypatch.setattr(project, "REPOSITORY", tmp_path)
+    monkeypatch.setattr("infra.deploy.package.REPOSITORY", tmp_path)
     target, config = Target("prod", tmp_path, False, {}, None), {"stages": {"prod": {}}}
-    package = project.package_file(tmp_path, config)
+    package = package_file(tmp_path, config)
     package.parent.mkdir(parents=True)
     shutil.make_archive(
         str(package.with_suffix("")), "zip", distributions(tmp_path / "all", "pyjwt", "python_json_logger")
     )
-    assert project.build_package(target, config) == package
+    assert build_package(target, config) == package
     shutil.make_archive(str(package.with_suffix("")), "zip", distributions(tmp_path / "less", "python_json_logger"))
     with pytest.raises(DeployError, match=r"^pyjwt: no wheel for Lambda with python3\.\d+"):
-        project.build_package(target, config)
+        build_package(target, config)
     assert not package.exists()
 
 

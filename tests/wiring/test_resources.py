@@ -175,7 +175,7 @@ def differences(one: Template, other: Template) -> set[str]:
     for name in one.resources.keys() & other.resources.keys():
         left, right = one.properties(name), other.properties(name)
         names |= {f"{name}.{key}" for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
-    return names | {f"Outputs.{name}" for name, value in one.outputs.items() if other.outputs[name] != value}
+    return names | {f"Outputs.{name}" for name, _ in one.outputs.items() ^ other.outputs.items()}
 
 
 def test_every_difference_of_the_local_stage_is_in_the_decisions() -> None:

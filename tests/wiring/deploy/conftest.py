@@ -16,9 +16,11 @@ def target(tmp_path: Path) -> Target:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skips every pause of a deploy, because the fakes change their state whenever it is read."""
-    monkeypatch.setattr("time.sleep", lambda _: None)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Skips every pause of a deploy, because the fakes change their state whenever it is read. Returns the seconds."""
+    pauses = [0.0]
+    monkeypatch.setattr("time.sleep", pauses.append)
+    return pauses
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from chalice import Chalice
 
 from infra.deploy import code, triggers
+from infra.deploy.target import Target
 
 CONFIG: dict[str, Any] = {
     "lambda_timeout": 30,
@@ -31,6 +33,15 @@ def test_only_the_build_may_differ() -> None:
     assert code.is_only_change(changed(*variables, "CAFE_BUILD", to="2"), CONFIG)
     assert not code.is_only_change(changed(*variables, "TABLE", to="2"), CONFIG)
     assert not code.is_only_change(changed("lambda_timeout", to="31"), CONFIG)
+
+
+def test_the_new_code_comes_with_its_processor() -> None:
+    """Otherwise ``migrate``, which is updated before the other functions, could not load its compiled modules."""
+    lambda_ = Mock()
+    config = changed("stages", "dev", "lambda_architecture", to="arm64")
+    code.update_function(lambda_, Target("dev", Path(), False, {}, None), config, "a", {"ZipFile": b""})
+    assert lambda_.update_function_code.call_args.kwargs["Architectures"] == ["arm64"]
+    assert not code.is_only_change(config, CONFIG)
 
 
 def app(path: str = "/orders", text: str = "hello", queue: str = "orders", **options: Any) -> Chalice:

@@ -13,14 +13,17 @@ from typing import Any
 
 import _cffi_backend
 import pytest
+from chalice.cli.factory import CLIFactory
 
-from infra.deploy import machine, project
+from infra.deploy import project
 from infra.deploy.context import Context
 from infra.deploy.machine import Machine, lambda_machine, require_fit, this_machine
+from infra.deploy.package import _required, build_package, package_file, unpack
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
 from tests.wiring.fakes import configured, distributions
+from tests.wiring.stage import as_variables, resolve
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TAG = PYTHON.replace(".", "")
@@ -116,7 +119,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()
-    required = project._required((project.REPOSITORY / "requirements.txt").read_text())
+    required = _required((project.REPOSITORY / "requirements.txt").read_text())
     distributions(folder, *(name.replace("-", "_") for name in required))
     monkeypatch.setattr(project, "installed_here", lambda: folder)
     return folder
@@ -129,10 +132,37 @@ def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambd
         config = configured(replace(target, local=local))
         assert (target.project / "requirements.txt").exists() is not local
         assert (target.project / "vendor").exists() is local
-        here = machine.this_machine().processor
-        assert project.architecture(config) == (here if local else project.tracked_config()["lambda_architecture"])
-    with zipfile.ZipFile(project.build_package(replace(target, local=True), config)) as file:
+    with zipfile.ZipFile(build_package(replace(target, local=True), config)) as file:
         assert {"app.py", "chalicelib/settings.py", "pymysql/__init__.py"} <= set(file.namelist())
+        # The package of a local stage has no bytecode, so that edits stay live.
+        assert not any("__pycache__" in name for name in file.namelist())
+
+
+def outputs(**parameters: str) -> dict[str, str]:
+    return as_variables(resolve("test", "eu-central-1", "123456789012", **parameters).outputs)
+
+
+def test_functions_run_on_arm64_or_the_parameters_processor_and_locally_on_this_machines(target: Target) -> None:
+    def processor(target: Target, **parameters: str) -> str:
+        return project.architecture(project.configure(target, outputs(**parameters), "2026-11-21"))
+
+    assert processor(target) == project.tracked_config()["lambda_architecture"] == "arm64"
+    assert processor(target, Architecture="x86_64") == "x86_64"
+    assert processor(replace(target, local=True), Local="true") == this_machine().processor
+
+
+@pytest.mark.parametrize("processor", ["arm64", "x86_64"])
+def test_a_rollback_keeps_the_processor_and_the_package_of_the_release(
+    processor: str, target: Target, tmp_path: Path
+) -> None:
+    kept = package(tmp_path / "kept.zip", **{"__pycache__/app.cpython-311.pyc": b"bytecode"})
+    config = project.configure(target, outputs(Architecture=processor), "2026-11-21")
+    unpack(kept, "", config, tmp_path / "former")
+    assert not list(tmp_path.rglob("*.pyc"))
+    read = CLIFactory(str(tmp_path / "former"), environ={}).create_config_obj("test")
+    assert read.lambda_architecture == processor
+    # Chalice uses the file that has this name.
+    assert package_file(tmp_path / "former", config).read_bytes() == kept.read_bytes()
 
 
 def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(target: Target, installed: Path) -> None:
@@ -142,7 +172,7 @@ def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(tar
     with pytest.raises(
         DeployError, match=r"^the package contains native\.abi3\.so, which is compiled for riscv64 Linux"
     ):
-        project.build_package(target, config)
+        build_package(target, config)
     assert list((target.project / ".chalice" / "deployments").iterdir()) == []
     assert not installed.exists()
 

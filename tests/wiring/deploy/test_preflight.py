@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import preflight, target
+from infra.deploy import preflight, stacks, target
 from infra.deploy.context import Changes, Context
 from infra.deploy.preflight import CallerIdentity, PermissionsUnknown
 from infra.deploy.target import Clients, DeployError, Target
@@ -100,6 +100,18 @@ def test_missing_permissions_stop_the_deploy_unless_the_check_is_off(
     assert said == []
     Changes(replace(context, check_permissions=False)).confirm(["a change"])
     assert said == ["a change"]
+
+
+def test_queues_that_were_just_deleted_are_no_clash(
+    target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS lists a deleted queue for up to a minute."""
+    monkeypatch.setattr(stacks, "find", lambda *_: None)
+    monkeypatch.setattr(stacks, "wait_for_queue_names", lambda _cfn, name, new, _say: said.append(f"{name} {new}"))
+    monkeypatch.setattr(preflight, "name_clashes", lambda *_: said.append("clashes"))
+    for local in (False, True):
+        preflight.run(replace(target, local=local), settings(1000, 0), ANA, False, said.append)
+    assert said == ["cafe-test-resources True", "clashes", "clashes"]
 
 
 def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_its_service(target: Target) -> None:

@@ -14,7 +14,7 @@ import pytest
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
-from infra.deploy import chalice_record, project
+from infra.deploy import chalice_record, package, project
 from infra.deploy.target import DeployError, Target
 from infra.functions import LIMITED, MYSQL_ADMINISTRATORS, MYSQL_USERS, NAMES
 from tests.wiring.fakes import OUTPUTS, configured
@@ -105,7 +105,8 @@ def test_the_build_changes_only_with_the_configuration(target: Target) -> None:
 
     assert build(target) == build(target)
     other = replace(target, database=place("other"))
-    assert len({build(target), build(other), build(target, "2026-11-22")}) == 3
+    x86 = project.build(project.configure(target, {**OUTPUTS, "ARCHITECTURE": "x86_64"}, SINCE))
+    assert len({build(target), build(other), build(target, "2026-11-22"), x86}) == 4
 
 
 def test_the_build_changes_with_each_file_of_the_code(
@@ -131,9 +132,9 @@ def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) 
     for name in ("deployed", "later"):
         (folder / f"{name}.zip").write_text(name)
     digest = base64.b64encode(hashlib.sha256(b"deployed").digest()).decode()
-    assert project.package_with(tmp_path, digest) == folder / "deployed.zip"
+    assert package.package_with(tmp_path, digest) == folder / "deployed.zip"
     with pytest.raises(DeployError, match="the package from another deploy: wait until that deploy ends"):
-        project.package_with(tmp_path, "of somebody else")
+        package.package_with(tmp_path, "of somebody else")
 
 
 def test_a_destroyed_stage_leaves_no_password_and_other_stages_unchanged(target: Target) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.wiring.fakes import CloudFormation
 from tests.wiring.stage import rendered
 
 NAME = "cafe-test-resources"
-BODY = "Parameters: {Stage: {}, Local: {}, EmailAddress: {}, SmsKinds: {}}"
+BODY = "{Parameters: {Stage: {}, Local: {}, EmailAddress: {}, SmsKinds: {}}, Resources: {Q: {Type: AWS::SQS::Queue}}}"
 TAGS = {"app": "cafe", "stage": "test"}
 
 
@@ -117,6 +118,37 @@ def test_a_stack_in_any_state_can_be_changed(states: tuple[str, ...], calls: lis
     change(cfn, said)
     assert cfn.calls == calls
     assert ("waiting for an earlier change to end" in said[0]) is (states[0] == "UPDATE_IN_PROGRESS")
+
+
+QUEUE, ROLE = "AWS::SQS::Queue DELETE_COMPLETE", "AWS::IAM::Role DELETE_COMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("local", "events", "waits"),
+    [
+        ("false", [(5, ROLE), (20, QUEUE), (40, QUEUE)], 40),
+        ("false", [(20, QUEUE.replace("DELETE", "CREATE")), (61, QUEUE)], 0),
+        ("false", [], 0),
+        ("true", [(20, QUEUE)], 0),
+    ],
+)
+@pytest.mark.parametrize("status", [None, "UPDATE_COMPLETE"])
+def test_a_change_waits_a_minute_after_queues_were_deleted_because_sqs_blocks_their_names(
+    status: str | None, local: str, events: list[tuple[int, str]], waits: int, said: list[str], pauses: list[float]
+) -> None:
+    cfn = CloudFormation(status, "UPDATE_COMPLETE")
+    for ago, event in events:
+        moment = datetime.now(UTC) - timedelta(seconds=ago)
+        kind, happened = event.split()
+        # A new stack has the name of a deleted stack. An existing stack may have rolled back new queues.
+        of_stack = cfn.events if status else cfn.deleted
+        of_stack.append(
+            {"LogicalResourceId": "X", "Timestamp": moment, "ResourceType": kind, "ResourceStatus": happened}
+        )
+    assert change(cfn, said, Local=local)
+    assert max(pauses) == pytest.approx(waits, abs=10)
+    sentence = "s, because SQS blocks the names of queues that were just deleted"
+    assert [line for line in said if sentence in line] == [line for line in said[:1] if waits]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ def mappings(account: Account, function: str) -> list[dict[str, Any]]:
 DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     (lambda it: it.lambda_.functions.pop("cafe-test-measure_buckets"), "measure_buckets: is not deployed"),
     (lambda it: read_inventory(it).update(Role="arn:admin"), "read_inventory: Role is arn:admin"),
+    (lambda it: read_inventory(it).update(Architectures=[]), 'read_inventory: Architectures is [], not ["arm64"]'),
     (lambda it: read_inventory(it).update(VpcConfig={}), 'read_inventory: SecurityGroupIds are [], not ["sg-1"]'),
     (lambda it: it.lambda_.reserved.clear(), "read_inventory: its reserved concurrency is 0, not 10"),
     (
