@@ -331,6 +331,17 @@ def bucket_tags(emulator: Emulator) -> bool:
     return is_allowed(lambda: emulator.client("s3").get_bucket_tagging(Bucket="tagged"), "NoSuchTagSet")
 
 
+def role_boundaries(emulator: Emulator) -> bool:
+    boundary = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    properties = {"RoleName": "limited", "PermissionsBoundary": boundary, "AssumeRolePolicyDocument": {}}
+    template = {"Resources": {"Limited": {"Type": "AWS::IAM::Role", "Properties": properties}}}
+    cfn = emulator.client("cloudformation")
+    cfn.create_stack(StackName="limited", TemplateBody=json.dumps(template))
+    assert _stack_status(cfn, "limited") == "CREATE_COMPLETE"
+    role = emulator.client("iam").get_role(RoleName="limited")["Role"]
+    return bool(role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn") == boundary)
+
+
 def bucket_imports(emulator: Emulator) -> bool:
     emulator.client("s3").create_bucket(Bucket="kept")
     bucket = {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {"BucketName": "kept"}}
