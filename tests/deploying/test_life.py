@@ -1,6 +1,6 @@
 """Tests the life of two stages on the local cloud, from the first deploy to an empty account.
 
-Every deploy in this file runs with exactly the permissions in ``infra/deployer-policy.json``. The tests run in order,
+Every deploy in this file runs with exactly the permissions in ``infra/deployer/``. The tests run in order,
 and every test except the last leaves the stage ``one`` deployed and complete.
 """
 

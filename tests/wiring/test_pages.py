@@ -91,5 +91,5 @@ def test_the_readmes_section_on_aws_is_ten_lines_and_has_every_command() -> None
     section = (ROOT / "README.md").read_text().split("\n## Deploying to AWS\n")[1].split("\n## ")[0].strip()
     assert len(section.splitlines()) <= 10
     commands = [f"make {each} STAGE=" for each in ("deploy", "user", "rollback", "destroy")]
-    for needed in ("infra/deployer-policy.json", *commands, "KEEP_DATA=1", "docs/deploying.md", "dollars a month"):
+    for needed in ("infra/deployer", *commands, "KEEP_DATA=1", "docs/deploying.md", "dollars a month"):
         assert needed in section
