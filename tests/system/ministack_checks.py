@@ -336,7 +336,7 @@ def role_boundaries(emulator: Emulator) -> bool:
     properties = {"RoleName": "limited", "PermissionsBoundary": boundary, "AssumeRolePolicyDocument": {}}
     template = {"Resources": {"Limited": {"Type": "AWS::IAM::Role", "Properties": properties}}}
     cfn = emulator.client("cloudformation")
-    cfn.create_stack(StackName="limited", TemplateBody=json.dumps(template))
+    cfn.create_stack(StackName="limited", TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_NAMED_IAM"])
     assert _stack_status(cfn, "limited") == "CREATE_COMPLETE"
     role = emulator.client("iam").get_role(RoleName="limited")["Role"]
     return bool(role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn") == boundary)

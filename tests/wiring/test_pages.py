@@ -14,6 +14,7 @@ from infra.deploy import deployment, preflight, project, releases
 from infra.functions import NAMES
 from tests.deploying.account import LISTS
 from tests.deploying.steps import STEPS
+from tests.wiring.deployer import POLICIES
 from tests.wiring.stage import ROOT
 from tests.wiring.template import Template
 
@@ -74,10 +75,8 @@ def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
         assert re.findall(words, page) == [str(number)], words
     versions = [each.removeprefix("python") for each in project.RUNTIMES]
     assert f"{', '.join(versions[:-1])} or {versions[-1]}, depending on" in page
-    # AWS's size quotas for policies do not count white space.
-    size = len(re.sub(r"\s", "", preflight.POLICY.read_text()))
-    assert 6_144 < size <= 10_240
-    assert "It exceeds the size limits of managed policies and of users" in page
+    assert f"for policy in {' '.join(POLICIES)}; do aws iam create-policy --path /deployers/" in page
+    assert f"for part in {' '.join(each.stem.rpartition('-')[2] for each in preflight.POLICIES)}; do" in page
 
 
 def test_the_page_on_deploying_lists_the_steps_of_a_deploy_in_their_order() -> None:
