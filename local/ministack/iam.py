@@ -5,6 +5,7 @@ import json
 import re
 from functools import wraps
 from typing import Any
+from urllib.parse import parse_qs
 
 
 def partiql_permissions() -> None:
@@ -140,6 +141,24 @@ def table_tag_permissions() -> None:
         return extract_resource_arn(service, method, path, headers, body, *arguments)
 
     iam_actions.extract_resource_arn = extract_table_arn
+
+
+def subscription_permissions() -> None:
+    """AWS requires permission on the topic's ARN to read, change or delete a subscription.
+
+    MiniStack requires permission on ``*``. The deployer's policy allows changes only to the project's topics.
+    """
+    from ministack.core import iam_actions
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+
+    @wraps(extract_resource_arn)
+    def extract_topic_arn(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if service == "sns" and (subscription := parse_qs(body.decode()).get("SubscriptionArn")):
+            return subscription[0].rpartition(":")[0]
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    iam_actions.extract_resource_arn = extract_topic_arn
 
 
 def user_pool_tags() -> None:

@@ -63,11 +63,9 @@ class Role:
 
     def without(self, rights: list[tuple[str, str]]) -> AbstractContextManager[None]:
         """Takes permissions away from the role during a ``with`` block. ``rights`` are pairs of action and resource."""
-        [policy] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
-        document = self._iam.get_role_policy(RoleName=self.name, PolicyName=policy)["PolicyDocument"]
         pairs = [
             (action, resource)
-            for statement in document["Statement"]
+            for statement in self._policy()[1]["Statement"]
             for action in as_list(statement["Action"])
             for resource in as_list(statement["Resource"])
         ]
@@ -78,6 +76,16 @@ class Role:
         statements = [
             {"Effect": "Allow", "Action": action, "Resource": resource} for action, resource in left or [nothing]
         ]
+        return self.with_statements(statements)
+
+    def _policy(self) -> tuple[str, dict[str, Any]]:
+        """Returns the name and the document of the role's only policy."""
+        [name] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
+        return name, self._iam.get_role_policy(RoleName=self.name, PolicyName=name)["PolicyDocument"]
+
+    def with_statements(self, statements: list[Any]) -> AbstractContextManager[None]:
+        """Replaces the role's permissions during a ``with`` block."""
+        policy, document = self._policy()
 
         def put(content: Any) -> None:
             self._iam.put_role_policy(RoleName=self.name, PolicyName=policy, PolicyDocument=json.dumps(content))
@@ -167,14 +175,7 @@ def test_the_policy_simulator_denies_the_deployer_every_way_to_more_rights(stage
 
 def test_a_role_with_every_permission_still_cannot_leave_the_boundary(stage: Stage) -> None:
     role = Role(stage, "ApiRole")
-    [name] = stage.aws("iam").list_role_policies(RoleName=role.name)["PolicyNames"]
-    own = stage.aws("iam").get_role_policy(RoleName=role.name, PolicyName=name)["PolicyDocument"]
-
-    def put(content: Any) -> None:
-        stage.aws("iam").put_role_policy(RoleName=role.name, PolicyName=name, PolicyDocument=json.dumps(content))
-
-    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
-    with changed(put, own, everything):
+    with role.with_statements([{"Effect": "Allow", "Action": "*", "Resource": "*"}]):
         keys = stage.aws("sts").assume_role(
             RoleArn=f"arn:aws:iam::000000000000:role/{role.name}", RoleSessionName="boundary"
         )["Credentials"]

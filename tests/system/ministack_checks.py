@@ -334,9 +334,9 @@ def bucket_tags(emulator: Emulator) -> bool:
 def role_boundaries(emulator: Emulator) -> bool:
     boundary = "arn:aws:iam::aws:policy/ReadOnlyAccess"
     properties = {"RoleName": "limited", "PermissionsBoundary": boundary, "AssumeRolePolicyDocument": {}}
-    template = {"Resources": {"Limited": {"Type": "AWS::IAM::Role", "Properties": properties}}}
+    template = json.dumps({"Resources": {"Limited": {"Type": "AWS::IAM::Role", "Properties": properties}}})
     cfn = emulator.client("cloudformation")
-    cfn.create_stack(StackName="limited", TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_NAMED_IAM"])
+    cfn.create_stack(StackName="limited", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
     assert _stack_status(cfn, "limited") == "CREATE_COMPLETE"
     role = emulator.client("iam").get_role(RoleName="limited")["Role"]
     return bool(role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn") == boundary)
@@ -407,6 +407,14 @@ def table_tag_permissions(emulator: Emulator) -> bool:
     arn = emulator.table("tagged").partition("/stream/")[0]
     reader = emulator.restricted_client("dynamodb", "dynamodb:ListTagsOfResource", arn)
     return is_allowed(lambda: reader.list_tags_of_resource(ResourceArn=arn))
+
+
+def subscription_permissions(emulator: Emulator) -> bool:
+    sns, (_, queue) = emulator.client("sns"), emulator.queue("follower")
+    topic = sns.create_topic(Name="followed")["TopicArn"]
+    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)["SubscriptionArn"]
+    reader = emulator.restricted_client("sns", "sns:GetSubscriptionAttributes", topic)
+    return is_allowed(lambda: reader.get_subscription_attributes(SubscriptionArn=subscription), "AuthorizationError")
 
 
 def user_pool_tags(emulator: Emulator) -> bool:
