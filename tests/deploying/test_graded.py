@@ -176,9 +176,8 @@ def test_the_policy_simulator_denies_the_deployer_every_way_to_more_rights(stage
 def test_a_role_with_every_permission_still_cannot_leave_the_boundary(stage: Stage) -> None:
     role = Role(stage, "ApiRole")
     with role.with_statements([{"Effect": "Allow", "Action": "*", "Resource": "*"}]):
-        keys = stage.aws("sts").assume_role(
-            RoleArn=f"arn:aws:iam::000000000000:role/{role.name}", RoleSessionName="boundary"
-        )["Credentials"]
+        arn = f"arn:aws:iam::000000000000:role/{role.name}"
+        keys = stage.aws("sts").assume_role(RoleArn=arn, RoleSessionName="boundary")["Credentials"]
         session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], REGION)
         endpoint = stage.aws("iam").meta.endpoint_url
         assert session.client("sqs", endpoint_url=endpoint).get_queue_attributes(QueueUrl=stage.queue("orders"))

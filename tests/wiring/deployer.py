@@ -42,7 +42,6 @@ ATTEMPTS: list[tuple[bool, str, str, Context]] = [
     (False, "iam:AttachRolePolicy", ROLE, LIMITED),
     (True, "iam:PassRole", ROLE, {"iam:PassedToService": "lambda.amazonaws.com"}),
     (False, "iam:PassRole", ROLE, {"iam:PassedToService": "cloudformation.amazonaws.com"}),
-    (False, "iam:PassRole", ITSELF, {"iam:PassedToService": "lambda.amazonaws.com"}),
     *(
         (False, f"iam:{change}", ITSELF, LIMITED)
         for change in ("AttachRolePolicy", "PutRolePolicy", "DeleteRolePolicy")
@@ -52,7 +51,6 @@ ATTEMPTS: list[tuple[bool, str, str, Context]] = [
     (False, "iam:CreateUser", "arn:aws:iam::123456789012:user/cafe-admin", LIMITED),
     (True, "ec2:CreateVpc", f"arn:aws:ec2:{HERE}:vpc/vpc-1", NEW),
     (False, "ec2:CreateVpc", f"arn:aws:ec2:{HERE}:vpc/vpc-1", {}),
-    (True, "ec2:CreateSubnet", f"arn:aws:ec2:{HERE}:subnet/*", NEW),
     (True, "ec2:CreateSubnet", f"arn:aws:ec2:{HERE}:vpc/vpc-1", OWN),
     (False, "ec2:CreateSubnet", f"arn:aws:ec2:{HERE}:vpc/vpc-1", NEW),
     (True, "ec2:CreateTags", f"arn:aws:ec2:{HERE}:vpc/vpc-1", {"ec2:CreateAction": "CreateVpc"}),
