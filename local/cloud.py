@@ -215,10 +215,10 @@ class Cloud:
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():
-            name = "local-" + variable.removesuffix("_SECRET_ARN").replace("_", "-").lower()
+            # The boundary of the roles allows secrets with the tag `app: cafe` or names that begin with `cafe-`.
+            name = "cafe-local-" + variable.removesuffix("_SECRET_ARN").replace("_", "-").lower()
             try:
-                tags = [{"Key": "app", "Value": "cafe"}]
-                arns[variable] = secrets.create_secret(Name=name, SecretString=content, Tags=tags)["ARN"]
+                arns[variable] = secrets.create_secret(Name=name, SecretString=content)["ARN"]
             except secrets.exceptions.ResourceExistsException:
                 arns[variable] = secrets.describe_secret(SecretId=name)["ARN"]
         return arns
