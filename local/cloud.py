@@ -215,7 +215,7 @@ class Cloud:
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():
-            # The boundary of the roles allows secrets with the tag `app: cafe` or names that begin with `cafe-`.
+            # MiniStack ignores tags in a boundary, so these names begin with `cafe-` like the secrets of a stage.
             name = "cafe-local-" + variable.removesuffix("_SECRET_ARN").replace("_", "-").lower()
             try:
                 arns[variable] = secrets.create_secret(Name=name, SecretString=content)["ARN"]
