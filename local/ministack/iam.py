@@ -143,22 +143,25 @@ def table_tag_permissions() -> None:
     iam_actions.extract_resource_arn = extract_table_arn
 
 
-def subscription_permissions() -> None:
-    """AWS requires permission on the topic's ARN to read, change or delete a subscription.
+def association_permissions() -> None:
+    """AWS requires permission on a subscription's topic, and on a web ACL or on the API that it protects.
 
-    MiniStack requires permission on ``*``. The deployer's policy allows changes only to the project's topics.
+    MiniStack requires permission on ``*``. The deployer's policy allows changes only to the project's topics and web
+    ACLs.
     """
     from ministack.core import iam_actions
 
     extract_resource_arn = iam_actions.extract_resource_arn
 
     @wraps(extract_resource_arn)
-    def extract_topic_arn(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+    def extract_associated_arn(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
         if service == "sns" and (subscription := parse_qs(body.decode()).get("SubscriptionArn")):
             return subscription[0].rpartition(":")[0]
+        if service == "wafv2" and headers.get("x-amz-target", "").endswith("ssociateWebACL"):
+            return json.loads(body).get("WebACLArn") or json.loads(body)["ResourceArn"]
         return extract_resource_arn(service, method, path, headers, body, *arguments)
 
-    iam_actions.extract_resource_arn = extract_topic_arn
+    iam_actions.extract_resource_arn = extract_associated_arn
 
 
 def user_pool_tags() -> None:

@@ -409,12 +409,16 @@ def table_tag_permissions(emulator: Emulator) -> bool:
     return is_allowed(lambda: reader.list_tags_of_resource(ResourceArn=arn))
 
 
-def subscription_permissions(emulator: Emulator) -> bool:
+def association_permissions(emulator: Emulator) -> bool:
     sns, (_, queue) = emulator.client("sns"), emulator.queue("follower")
     topic = sns.create_topic(Name="followed")["TopicArn"]
     subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)["SubscriptionArn"]
     reader = emulator.restricted_client("sns", "sns:GetSubscriptionAttributes", topic)
-    return is_allowed(lambda: reader.get_subscription_attributes(SubscriptionArn=subscription), "AuthorizationError")
+    if not is_allowed(lambda: reader.get_subscription_attributes(SubscriptionArn=subscription), "AuthorizationError"):
+        return False
+    stage = f"arn:aws:apigateway:{REGION}::/restapis/1/stages/api"
+    remover = emulator.restricted_client("wafv2", "wafv2:DisassociateWebACL", stage)
+    return is_allowed(lambda: remover.disassociate_web_acl(ResourceArn=stage))
 
 
 def user_pool_tags(emulator: Emulator) -> bool:

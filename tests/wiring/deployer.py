@@ -33,7 +33,6 @@ ATTEMPTS: list[tuple[bool, str, str, Context]] = [
     (True, "iam:CreateRole", ROLE, LIMITED),
     (False, "iam:CreateRole", ROLE, {}),
     (False, "iam:CreateRole", ROLE, {"iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"}),
-    (False, "iam:CreateRole", "arn:aws:iam::123456789012:role/admin", LIMITED),
     (True, "iam:PutRolePolicy", ROLE, LIMITED),
     (False, "iam:PutRolePolicy", ROLE, {}),
     (True, "iam:PutRolePermissionsBoundary", ROLE, LIMITED),
