@@ -30,7 +30,8 @@ from tests.wiring.stage import rendered, resolve  # noqa: E402
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID", "upload_id": "uploadId"}
 # The deploy determines the values of these parameters.
 PREFIX_LISTS = ("S3PrefixList", "DynamoDbPrefixList")
-SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", *PREFIX_LISTS, "Zones")
+DATABASE = ("DbSecretArn", "DbAdminSecretArn", "DbInVpc")
+SET_BY_THE_DEPLOY = ("Stage", "Local", *DATABASE, "ConsoleUrl", *PREFIX_LISTS, "Zones")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

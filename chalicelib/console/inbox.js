@@ -63,6 +63,7 @@ function linked(line, links) {
   return line.split(WORDS).map((word) => {
     if (links.has(word)) return h("a", { href: links.get(word), text: word });
     if (!/^https?:/i.test(word) || !URL.canParse(word)) return word;
+    if (word.startsWith(`${document.baseURI}#`)) return h("a", { href: new URL(word).hash, text: "the report's page" });
     // The URL of a report is long and contains a secret, so the text of the link shows only the host name.
     return link(word, `Open it, at ${new URL(word).host}`, icon("out"));
   });

@@ -98,7 +98,8 @@ class Deployment:
     def update_resources_stack(self) -> None:
         body = self.context.template("resources.yaml")
         parameters = stacks.supported_parameters(body, self.target.parameters)
-        self.resources = self.context.stack("resources", body, {**self.location.parameters, **parameters})
+        console = self._console(self.serving.outputs if self.serving else {})
+        self.resources = self.context.stack("resources", body, {**self.location.parameters, **parameters, **console})
         waf = self.resources.parameters.get("Waf")
         self.changed = self._update(self.resources, lambda: disassociate_waf(self.context, self.resources, waf))
         self.outputs = stacks.outputs(self.clients("cloudformation"), self.resources.name)
@@ -155,6 +156,11 @@ class Deployment:
         self.outputs = self._all_outputs()
 
     def apply_settings(self) -> None:
+        """Applies the settings that Chalice cannot apply, and tells the state machines the address of a new API."""
+        console = self._console(self.outputs)
+        if not self.resources.parameters.items() >= console.items():
+            self.resources = replace(self.resources, parameters={**self.resources.parameters, **console})
+            self._update(self.resources)
         if not (self.functions_are_current or self.only_code_changed):
             wiring.apply(self.target, wiring.desired(self.target, self.outputs), self.clients, self.say)
 
@@ -220,6 +226,11 @@ class Deployment:
             return False
         settings = wiring.desired(self.target, {**serving.outputs, **self.outputs})
         return not wiring.check(self.target, self.config, settings, self.clients)
+
+    def _console(self, outputs: Mapping[str, str]) -> dict[str, str]:
+        """Returns the parameter with the console's address, or no parameter if the stage has no API yet."""
+        address = next(iter(self.context.target.origins), outputs.get("REST_API_URL"))
+        return {"ConsoleUrl": f"{address.rstrip('/')}/"} if address else {}
 
     def _orders_since(self) -> str:
         table = self.clients("dynamodb").describe_table(TableName=self.outputs["ORDERS_TABLE"])["Table"]

@@ -62,6 +62,26 @@ def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manag
     expect(link).to_be_hidden()
 
 
+def test_the_page_in_a_mail_asks_for_the_password_and_then_gives_a_new_link(
+    visit: Visit, manager: Person, system: System
+) -> None:
+    name = new_id("für.März(2)")
+    system.aws("stepfunctions").start_execution(stateMachineArn=system.env["INVENTORY_REPORT_ARN"], name=name)
+    [first, page] = re.findall(r"http\S+", system.notification(f"Inventory report {name}", "report")["message"])
+    console = visit(tab=page.removeprefix(f"{system.env['CAFE_API_URL']}/"))
+    console.sign_in(manager)
+    view = console.view("Reports")
+    expect(console.page.get_by_role("heading", name="Inventory report", level=1)).to_be_visible()
+    link = str(view.get_by_role("link", name="Open the report").get_attribute("href"))
+    assert link != first
+    assert system.request("GET", link).status == 200
+
+    message = console.go("Inbox").get_by_role("listitem").filter(has_text=name)
+    message.locator("summary").click()
+    message.get_by_role("link", name="the report's page").click()
+    expect(view.get_by_role("link", name="Open the report")).to_be_visible()
+
+
 def test_a_failed_report_shows_why_and_where(visit: Visit, manager: Person, system: System) -> None:
     console = visit(manager, "#reports")
     view = console.view("Reports")

@@ -13,6 +13,8 @@ STEPS = (
     ("apigateway:POST", "/restapis?"),
     ("apigateway:POST", "/deployments"),
     ("s3:PutObject", "packages/"),
+    # The state machines get the address of the new API.
+    ("cloudformation:ExecuteChangeSet", "cafe-cut-resources"),
     ("lambda:PUT", "/event-source-mappings/"),
     ("sns:SetSubscriptionAttributes", ""),
     ("lambda:Invoke", "cafe-cut-migrate"),

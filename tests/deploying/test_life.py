@@ -132,8 +132,12 @@ def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_paramete
     given = json.loads(schedule["Target"]["Input"])
     with pytest.raises(machines.exceptions.ExecutionAlreadyExists):
         machines.start_execution(stateMachineArn=machine, name=name, input=given["Input"])
-    report = place.account.get("one", f"/reports/{name}", place.account.managers_token("one"))
+    token, [api] = place.account.managers_token("one"), place.account.apis("one")
+    report = place.account.get("one", f"/reports/{name}", token)
     assert (report["kind"], report["status"], report["requestedBy"]) == ("storage", "SUCCEEDED", None)
+    # The first deploy could name the console's address only after it had created the API.
+    page = f"/_aws/execute-api/{api}/api/#reports/storage~{name}/"
+    wait_for(lambda: page in str(place.account.get("one", "/notifications", token)), "the console's page in the mail")
     # A stack parameter keeps its value in later deploys until it is set to an empty string.
     here.deploy("one", "--parameter", "InventoryReportSchedule=")
     assert [each["Name"] for each in scheduler.list_schedules()["Schedules"]] == ["cafe-one-storage-report"]
@@ -212,6 +216,11 @@ def test_the_next_deploy_of_the_same_stage_takes_over_kept_data(place: Place, he
     assert "left of the stage: its data" in said
     said = here.deploy("one-more")
     assert "imports existing data: " in said
+    # The stage has a new API, so its notifications link to another address.
+    [stack] = place.account.aws("cloudformation").describe_stacks(StackName="cafe-one-more-resources")["Stacks"]
+    values = {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
+    [api] = place.account.apis("one-more")
+    assert values["ConsoleUrl"].endswith(f"/_aws/execute-api/{api}/api/")
     assert s3.get_object(Bucket=reports, Key="kept.txt")["Body"].read() == b"kept"
     assert dynamodb.get_item(TableName="cafe-one-more-orders", Key={"orderID": {"S": "kept"}})["Item"] == item
 

@@ -34,7 +34,8 @@ def test_a_report_is_requested_followed_and_opened(system: System) -> None:
     assert product in page.text
     # The notification contains a separate link that opens without credentials.
     entry = system.notification(report_id, "report")
-    [link] = re.findall(r"http\S+", entry["message"])
+    link, page = re.findall(r"http\S+", entry["message"])
+    assert page == f"{system.env['CAFE_API_URL']}/#reports/inventory~{report_id}/"
     assert system.sent_by(None).request("GET", link).status == 200
     assert entry["facts"] == {"id": report_id, "kind": "inventory", "outcome": "succeeded"}
     for kind, count in (("inventory", 1), ("storage", 0)):

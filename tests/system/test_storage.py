@@ -71,7 +71,9 @@ def test_a_storage_report_can_be_started_by_hand_with_an_empty_input(system: Sys
     assert report["requestedBy"] is None
     output = system.aws("stepfunctions").describe_execution(executionArn=execution_arn(system, name))["output"]
     assert json.loads(output)["summary"] == report["summary"]
-    assert system.notification(name, "storage")["message"].startswith("Total size of all buckets")
+    message = system.notification(name, "storage")["message"]
+    assert message.startswith("Total size of all buckets")
+    assert message.endswith(f" {system.env['CAFE_API_URL']}/#reports/storage~{name}/")
 
 
 def test_too_much_work_for_one_function_is_split_into_shares_and_added_up(system: System, bucket: str) -> None:

@@ -7,14 +7,15 @@ import re
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
-from chalicelib import errors
+from chalicelib import errors, reports
 from chalicelib.storage import report, shares
-from infra.functions import MYSQL_USERS
+from tests.template import load
 from tests.wiring.permissions import allowed
-from tests.wiring.stage import MACHINES, ROOT
+from tests.wiring.stage import MACHINES, ROOT, rendered, resolve
 from tests.wiring.template import Template
 
 Machine = tuple[str, dict[str, Any]]
@@ -32,6 +33,11 @@ PASSING = {
         *("SNS.InternalErrorException", "SNS.KMSThrottlingException", "SNS.SdkClientException"),
         *("SNS.ThrottledException", "States.Timeout"),
     },
+}
+
+# While a function is pending, Lambda answers with one of these errors.
+NOT_READY = {
+    *("Lambda.ENINotReadyException", "Lambda.ResourceConflictException", "Lambda.ResourceNotReadyException"),
 }
 
 
@@ -92,9 +98,10 @@ def test_a_machine_may_invoke_exactly_its_functions_and_publish_to_its_topic(
     machine: Machine, template: Template
 ) -> None:
     name, _ = machine
-    substituted = template.properties(name)["DefinitionSubstitutions"].values()
+    substituted = dict(template.properties(name)["DefinitionSubstitutions"])
+    assert substituted.pop("ConsoleUrl") == ""
     rights = [each for each in allowed(template) if each.role == f"{name}Role" and each.resource != "*"]
-    assert sorted(each.resource for each in rights) == sorted(substituted)
+    assert sorted(each.resource for each in rights) == sorted(substituted.values())
     for each in rights:
         assert each.action == ("sns:Publish" if ":sns:" in each.resource else "lambda:InvokeFunction")
 
@@ -148,21 +155,15 @@ def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Tem
     assert set.union(*retried.values()) == passing
 
 
-def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minutes(
-    machine: Machine, template: Template
-) -> None:
-    """Lambda needs a few minutes to reconnect an idle function to its network.
-
-    Only functions that use MySQL are in a network.
-    """
-    for state in tasks(machine[1]).values():
+def test_a_function_that_is_not_ready_after_idle_weeks_is_retried_for_minutes(machine: Machine) -> None:
+    """Lambda needs a few minutes to reconnect an idle function to its network, and any function can be pending."""
+    for name, state in tasks(machine[1]).items():
         others = state["Retry"][1:]
-        if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in MYSQL_USERS:
-            assert others == []
-            continue
-        [retry] = others
-        assert retry["ErrorEquals"] == ["Lambda.ResourceNotReadyException"]
-        assert pauses(retry) >= 180
+        assert len(others) == (state["Resource"] == INVOKE), name
+        for retry in others:
+            assert set(retry["ErrorEquals"]) == NOT_READY, name
+            assert 180 <= pauses(retry) <= 240, name
+            assert retry["MaxAttempts"] <= 10, name
 
 
 def test_a_task_waits_longer_than_its_functions_timeout(
@@ -353,6 +354,41 @@ def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
         assert ("the reason" in message["default"]) is failed
         # The SMS text contains no link.
         assert "http" not in message["sms"]
+
+
+@pytest.mark.parametrize(
+    "console", ["https://abc.execute-api.eu-central-1.amazonaws.com/api/", "http://127.0.0.1:8000/"]
+)
+@pytest.mark.parametrize("name", ["nightly", "2026.11.28.", "für-März(2)+a=b@c!'", "storage-1", "..", "漢" * 80])
+def test_every_notification_links_to_the_consoles_page_of_exactly_this_report(
+    machine: Machine, name: str, console: str
+) -> None:
+    _, kind, result = KINDS[machine[0]]
+    states = {"input": result, "context": {"Execution": {"Name": name, "Input": {}, "StartTime": "now"}}}
+    for state in tasks(machine[1], PUBLISH).values():
+        expression = state["Arguments"]["Message"]
+        without = json.loads(value(expression.replace("${ConsoleUrl}", ""), states, reason="the reason"))
+        message = json.loads(value(expression.replace("${ConsoleUrl}", console), states, reason="the reason"))
+        assert message["sms"] == without["sms"]
+        line = message["default"].removeprefix(without["default"])
+        page = line.removeprefix("\nThis report in the console, for managers: ")
+        # Mail programs do not treat a final full stop or parenthesis as part of a link.
+        assert page.isascii()
+        tab, report_id, rest = page.removeprefix(f"{console}#").split("/")
+        assert (tab, rest) == ("reports", "")
+        match = reports.REPORT_ID.fullmatch(unquote(report_id))
+        assert match
+        assert match.groups() == (kind, name)
+
+
+def test_the_machines_get_the_consoles_address_and_it_cannot_break_their_expressions(machine: Machine) -> None:
+    address = "https://cafe.example/office/"
+    assert resolve(ConsoleUrl=address).properties(machine[0])["DefinitionSubstitutions"]["ConsoleUrl"] == address
+    pattern = load(rendered())["Parameters"]["ConsoleUrl"]["AllowedPattern"]
+    accepted = {
+        each for each in ("", address, address[:-1], f"{address}'/", f'{address}"/') if re.search(pattern, each)
+    }
+    assert accepted == {"", address}
 
 
 def test_the_state_has_only_named_fields_of_a_functions_result_and_never_rows(machine: Machine) -> None:

@@ -254,6 +254,17 @@ def test_an_address_is_subscribed_to_all_notifications_or_to_some_kinds(
     assert some == {**subscription, "FilterPolicy": {"kind": ["report", "storage"]}}
 
 
+def test_alarms_are_mailed_to_a_person_only_if_a_parameter_names_one() -> None:
+    [mail] = resolve(AlarmEmail="ana@example.com").of_type("AWS::SNS::Subscription").values()
+    outputs = resolve().outputs
+    assert mail == {
+        "TopicArn": outputs["AlarmsTopicArn"],
+        "Protocol": "email",
+        "Endpoint": "ana@example.com",
+        "RedrivePolicy": {"deadLetterTargetArn": outputs["FailuresQueueArn"]},
+    }
+
+
 def test_notifications_are_encrypted_and_alarms_can_arrive(template: Template) -> None:
     topics = template.of_type("AWS::SNS::Topic")
     assert {each["TopicName"] for each in topics.values()} == {"cafe-<stage>-notifications", "cafe-<stage>-alarms"}
