@@ -85,10 +85,8 @@ def matches(patterns: Any, value: str) -> bool:
 
 
 def holds(statement: Mapping[str, Any], context: Context) -> bool:
-    """Returns whether a request with these context values meets the conditions of a policy statement.
-
-    The comparison is the same for every operator in the policies, because only patterns contain wildcards.
-    """
+    """Returns whether a request with these context values meets the conditions of a policy statement."""
+    # The comparison is the same for every operator in the policies, because only patterns contain wildcards.
     conditions = statement.get("Condition", {})
     assert conditions.keys() <= {"ArnLike", "Bool", "ForAnyValue:StringEquals", "StringEquals", "StringLike", IF_EXISTS}
     return all(
