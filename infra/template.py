@@ -9,7 +9,8 @@ its trust policy.
 A resource's ``Alarms`` become CloudWatch alarms on its metrics. A resource of type ``Cafe::Dashboard`` becomes a
 CloudWatch dashboard with the metrics of the functions. A state machine's ``DefinitionS3Location`` names the file in
 this folder that contains the definition. A saved CloudWatch Logs query covers every log group. The functions that use
-MySQL get the policy ``VpcAccess``.
+MySQL get the policy ``VpcAccess``. The parameter ``PermissionsBoundary`` limits every role. The types in ``TAGGED`` get
+the stage's tags.
 """
 
 from __future__ import annotations
@@ -27,6 +28,19 @@ from infra.functions import BY_NAME, FUNCTIONS, MYSQL_USERS, Function
 FOLDER = Path(__file__).parent
 FILES = ("deploys.yaml", "database.yaml", "resources.yaml")
 Resources = dict[str, Any]
+
+# CloudFormation may not pass a stack's own tags to these resources before a policy or the deploy looks for the tags.
+TAGS = {"app": "cafe", "stage": {"Ref": "Stage"}}
+TAGGED = {
+    "AWS::Cognito::UserPool": "UserPoolTags",
+    "AWS::EC2::RouteTable": "Tags",
+    "AWS::EC2::SecurityGroup": "Tags",
+    "AWS::EC2::Subnet": "Tags",
+    "AWS::EC2::VPC": "Tags",
+    "AWS::EC2::VPCEndpoint": "Tags",
+    "AWS::S3::Bucket": "Tags",
+}
+BOUNDARY = "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/${PermissionsBoundary}"
 
 NETWORK_READS = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"]
 NETWORK_WRITES = [
@@ -84,8 +98,16 @@ def expanded(file: str = "resources.yaml") -> dict[str, Any]:
     document["Resources"] = resources
     log_groups = [{"Ref": name} for name, each in resources.items() if each["Type"] == "AWS::Logs::LogGroup"]
     for each in resources.values():
+        properties = each.setdefault("Properties", {})
         if each["Type"] == "AWS::Logs::QueryDefinition":
-            each["Properties"]["LogGroupNames"] = log_groups
+            properties["LogGroupNames"] = log_groups
+        if each["Type"] == "AWS::IAM::Role":
+            properties["PermissionsBoundary"] = {
+                "Fn::If": ["HasBoundary", {"Fn::Sub": BOUNDARY}, {"Ref": "AWS::NoValue"}]
+            }
+        if name := TAGGED.get(each["Type"]):
+            pairs = [{"Key": key, "Value": value} for key, value in TAGS.items()]
+            properties[name] = TAGS if name == "UserPoolTags" else [*pairs, *properties.get(name, [])]
     return document
 
 

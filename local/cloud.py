@@ -36,8 +36,8 @@ PRIVATE_PACKAGES = VIRTUAL_ENVIRONMENT / launcher.PRIVATE_FOLDER
 STAMP = VIRTUAL_ENVIRONMENT / "installed"
 PRIVATE_STAMP = PRIVATE_PACKAGES / "installed"
 
-DEPLOYER_POLICY = HERE.parent / "infra" / "deployer-policy.json"
-DEPLOYER = "deployer"
+DEPLOYER_POLICIES = sorted((HERE.parent / "infra" / "deployer").glob("*.json"))
+DEPLOYER, BOUNDARY = "deployer", "cafe-boundary"
 # At most this many unpacked packages are kept for reuse when MiniStack is restarted.
 KEPT_PACKAGES = 2
 
@@ -175,22 +175,37 @@ class Cloud:
         self.process.wait(self._answers)
 
     def deployer_credentials(self) -> dict[str, str]:
-        """Returns an access key for a user with exactly the permissions in ``infra/deployer-policy.json``."""
-        policy, file = DEPLOYER_POLICY.read_text(), self._deployer_file
-        if file.exists() and (stored := json.loads(file.read_text()))["policy"] == fingerprint(policy):
+        """Returns an access key for a user with exactly the permissions in ``infra/deployer/``."""
+        policies, file = {each.stem: each.read_text() for each in DEPLOYER_POLICIES}, self._deployer_file
+        digest = fingerprint(json.dumps(policies))
+        if file.exists() and (stored := json.loads(file.read_text()))["policy"] == digest:
             keys: dict[str, str] = stored["keys"]
             return keys
         iam = self.client("iam")
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
-        iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
+        self._limit_roles(policies.pop(BOUNDARY))
+        for name, policy in policies.items():
+            iam.put_user_policy(UserName=DEPLOYER, PolicyName=name, PolicyDocument=policy)
         # On AWS, an administrator sets this account-wide role once. APIs need the role to write access logs.
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
         created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
         keys = {"AWS_ACCESS_KEY_ID": created["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": created["SecretAccessKey"]}
-        write_private(file, json.dumps({"policy": fingerprint(policy), "keys": keys}))
+        write_private(file, json.dumps({"policy": digest, "keys": keys}))
         return keys
+
+    def _limit_roles(self, boundary: str) -> None:
+        """Creates or updates the policy that limits every role."""
+        iam, arn = self.client("iam"), f"arn:aws:iam::000000000000:policy/deployers/{BOUNDARY}"
+        try:
+            iam.create_policy(Path="/deployers/", PolicyName=BOUNDARY, PolicyDocument=boundary)
+        except iam.exceptions.EntityAlreadyExistsException:
+            # A policy can have only five versions.
+            for each in iam.list_policy_versions(PolicyArn=arn)["Versions"]:
+                if not each["IsDefaultVersion"]:
+                    iam.delete_policy_version(PolicyArn=arn, VersionId=each["VersionId"])
+            iam.create_policy_version(PolicyArn=arn, PolicyDocument=boundary, SetAsDefault=True)
 
     def store_secrets(self, database: Database) -> dict[str, str]:
         """Stores the database's secrets in Secrets Manager.
@@ -200,7 +215,8 @@ class Cloud:
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():
-            name = "local-" + variable.removesuffix("_SECRET_ARN").replace("_", "-").lower()
+            # MiniStack ignores tags in a boundary, so these names begin with `cafe-` like the secrets of a stage.
+            name = "cafe-local-" + variable.removesuffix("_SECRET_ARN").replace("_", "-").lower()
             try:
                 arns[variable] = secrets.create_secret(Name=name, SecretString=content)["ARN"]
             except secrets.exceptions.ResourceExistsException:

@@ -17,7 +17,12 @@ from infra.deploy.stacks import DATA
 from infra.deploy.target import REPOSITORY, Clients, DeployError, Say, Target
 from infra.functions import LIMITED, NAMES
 
-POLICY = REPOSITORY / "infra" / "deployer-policy.json"
+DEPLOYER = REPOSITORY / "infra" / "deployer"
+POLICIES = sorted(DEPLOYER.glob("cafe-deployer-*.json"))
+# This policy limits every role of a stage. The path is part of its ARN.
+BOUNDARY = "deployers/cafe-boundary"
+# IAM's simulation needs the type of a condition's value. The type of all other operators is a string.
+VALUE_TYPES = {"Bool": "boolean", "ForAnyValue:StringEquals": "stringList"}
 
 # With a lower concurrency limit, functions wait for each other. A new account's limit may be only ten.
 CONCURRENT_FUNCTIONS = 100
@@ -62,12 +67,13 @@ def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissi
     try:
         if check_permissions and (missing := missing_permissions(target, clients, caller)):
             raise DeployError(
-                "the caller lacks these permissions from infra/deployer-policy.json:\n"
+                "the caller lacks these permissions from infra/deployer/:\n"
                 + "\n".join(sorted(set(missing)))
                 + "\nIf IAM's simulation is wrong, use UNCHECKED=1 (--unchecked) to deploy without this check"
             )
     except PermissionsUnknown as error:
         say(f"permissions: could not be checked ({error})")
+    check_boundary(target, clients, caller, say)
     cfn, name = clients("cloudformation"), target.stack("resources")
     is_new = not stacks.find(cfn, name)
     if is_new and not target.local:
@@ -79,6 +85,25 @@ def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissi
         )
     for line in account_warnings(clients):
         say(f"warning: {line}")
+
+
+def check_boundary(target: Target, clients: Clients, caller: CallerIdentity, say: Say) -> None:
+    """Raises ``DeployError`` if the policy that limits every role is missing. Warns if it is not the project's."""
+    current = stacks.current_parameters(clients("cloudformation"), target.stack("resources"))
+    name = {"PermissionsBoundary": BOUNDARY, **current, **target.parameters}["PermissionsBoundary"]
+    arn, iam = f"arn:{caller.arn.split(':')[1]}:iam::{caller.account}:policy/{name}", clients("iam")
+    if not name:
+        return
+    try:
+        version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        document = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchEntity":
+            raise DeployError(f"there is no policy {arn}: see docs/deploying.md, before the first deploy") from error
+        say(f"warning: the policy {arn} could not be read ({error})")
+        return
+    if name == BOUNDARY and document != json.loads((DEPLOYER / "cafe-boundary.json").read_text()):
+        say(f"warning: {arn} differs from infra/deployer/cafe-boundary.json, so functions may lack permissions")
 
 
 def name_clashes(target: Target, clients: Clients, account: str) -> list[str]:
@@ -138,12 +163,12 @@ class PermissionsUnknown(Exception):
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
-    """Returns the permissions in ``deployer-policy.json`` that the caller lacks, according to IAM's simulation.
+    """Returns the permissions in ``infra/deployer/`` that the caller lacks, according to IAM's simulation.
 
     Raises ``PermissionsUnknown`` if IAM cannot simulate the caller. For example, the root user has no policies.
     """
-    source = _identity_with_policies(caller)
     iam = clients("iam")
+    source = _identity_with_policies(caller, iam)
 
     def denied(question: dict[str, Any]) -> list[str]:
         try:
@@ -161,20 +186,31 @@ def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity
 
 
 def _questions(target: Target, caller: CallerIdentity) -> Iterator[dict[str, Any]]:
-    """Yields the arguments of a permission simulation for each statement and resource in the deployer's policy."""
-    for statement in json.loads(POLICY.read_text())["Statement"]:
+    """Yields the arguments of a permission simulation for each statement and resource in the deployer's policies."""
+    for statement in allowing_statements():
         # IAM's simulation rejects wildcards, so actions that contain wildcards are not checked.
         actions = [each for each in _as_list(statement["Action"]) if "*" not in each]
         context = [
-            {"ContextKeyName": key, "ContextKeyValues": [_example(each, target, caller)], "ContextKeyType": "string"}
-            for conditions in statement.get("Condition", {}).values()
+            {
+                "ContextKeyName": key,
+                "ContextKeyValues": [_example(each, target, caller)],
+                "ContextKeyType": VALUE_TYPES.get(operator, "string"),
+            }
+            for operator, conditions in statement.get("Condition", {}).items()
             for key, values in conditions.items()
             for each in _as_list(values)[:1]
         ]
         for pattern in _as_list(statement["Resource"]):
             resource = _example(pattern, target, caller)
             own = [each for each in actions if resource == "*" or resource.split(":")[2] == each.partition(":")[0]]
-            yield {"ActionNames": own, "ResourceArns": [resource], "ContextEntries": context}
+            if own:
+                yield {"ActionNames": own, "ResourceArns": [resource], "ContextEntries": context}
+
+
+def allowing_statements() -> list[dict[str, Any]]:
+    """Returns the statements of the deployer's policies that allow something."""
+    statements = [each for file in POLICIES for each in json.loads(file.read_text())["Statement"]]
+    return [each for each in statements if each["Effect"] == "Allow"]
 
 
 def _needs_more_context(result: dict[str, Any]) -> bool:
@@ -182,14 +218,19 @@ def _needs_more_context(result: dict[str, Any]) -> bool:
     return any(each.get("MissingContextValues") for each in (result, *result.get("ResourceSpecificResults", [])))
 
 
-def _identity_with_policies(caller: CallerIdentity) -> str:
+def _identity_with_policies(caller: CallerIdentity, iam: Any) -> str:
     """Returns the ARN of the user or role whose policies apply to the caller."""
     kind, _, name = caller.arn.rpartition(":")[2].partition("/")
     partition = caller.arn.split(":")[1]
     if kind == "user":
         return caller.arn
     if kind == "assumed-role":
-        return f"arn:{partition}:iam::{caller.account}:role/{name.partition('/')[0]}"
+        role = name.partition("/")[0]
+        try:
+            # The ARN of an assumed role lacks the role's path.
+            return str(iam.get_role(RoleName=role)["Role"]["Arn"])
+        except ClientError:
+            return f"arn:{partition}:iam::{caller.account}:role/{role}"
     raise PermissionsUnknown(f"{kind} has no policies")
 
 

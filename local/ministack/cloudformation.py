@@ -24,6 +24,27 @@ def bucket_tags() -> None:
     provisioners._s3_apply_configurations = apply_with_tags
 
 
+def role_boundaries() -> None:
+    """AWS limits a role to the permissions boundary that its template declares.
+
+    MiniStack enforces boundaries, but its CloudFormation ignores them. The templates declare a boundary for each role.
+    """
+    from ministack.services import iam
+    from ministack.services.cloudformation import provisioners
+
+    def with_boundary(provision: Any, properties_at: int) -> Any:
+        @wraps(provision)
+        def provision_with_boundary(*arguments: Any, **options: Any) -> Any:
+            created = provision(*arguments, **options)
+            iam._roles[created[0]]["PermissionsBoundary"] = arguments[properties_at].get("PermissionsBoundary", "")
+            return created
+
+        return provision_with_boundary
+
+    roles = provisioners._RESOURCE_HANDLERS["AWS::IAM::Role"]
+    roles["create"], roles["update"] = with_boundary(roles["create"], 1), with_boundary(roles["update"], 2)
+
+
 def bucket_imports() -> None:
     """AWS imports an existing bucket into a stack if the change set allows imports.
 

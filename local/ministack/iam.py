@@ -5,6 +5,7 @@ import json
 import re
 from functools import wraps
 from typing import Any
+from urllib.parse import parse_qs
 
 
 def partiql_permissions() -> None:
@@ -140,6 +141,27 @@ def table_tag_permissions() -> None:
         return extract_resource_arn(service, method, path, headers, body, *arguments)
 
     iam_actions.extract_resource_arn = extract_table_arn
+
+
+def association_permissions() -> None:
+    """AWS requires permission on a subscription's topic, and on a web ACL or on the API that it protects.
+
+    MiniStack requires permission on ``*``. The deployer's policy allows changes only to the project's topics and web
+    ACLs.
+    """
+    from ministack.core import iam_actions
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+
+    @wraps(extract_resource_arn)
+    def extract_associated_arn(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if service == "sns" and (subscription := parse_qs(body.decode()).get("SubscriptionArn")):
+            return subscription[0].rpartition(":")[0]
+        if service == "wafv2" and headers.get("x-amz-target", "").endswith("ssociateWebACL"):
+            return json.loads(body).get("WebACLArn") or json.loads(body)["ResourceArn"]
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    iam_actions.extract_resource_arn = extract_associated_arn
 
 
 def user_pool_tags() -> None:

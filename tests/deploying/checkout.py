@@ -116,8 +116,9 @@ def new_place(folder: Path) -> Iterator[Place]:
         database.create_passwords()
         database.start()
         database.recreate()
-        # The MySQL secrets do not belong to a stage, so they are created before a test first reads the account.
+        # These belong to no stage, so they are created before a test first reads the account.
         cloud.store_secrets(database)
+        cloud.deployer_credentials()
         yield Place(cloud, database, wire, Account(cloud), folder)
     finally:
         wire.close()

@@ -85,14 +85,11 @@ def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], fol
     }
 
 
-def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
-    """Wraps a policy in a template that lists the checks to skip, with their reasons."""
-    resource = {
-        "Type": "AWS::IAM::ManagedPolicy",
-        "Metadata": {"checkov": {"skip": [{"id": check, "comment": reason} for check, reason in skips.items()]}},
-        "Properties": {"PolicyDocument": document, "Description": "The rights of a deploy."},
-    }
-    return json.dumps({"Resources": {"Deployer": resource}})
+def policy_template(name: str, document: Mapping[str, Any]) -> str:
+    """Wraps a policy in a template."""
+    properties = {"PolicyDocument": document, "Description": name}
+    resource = {"Type": "AWS::IAM::ManagedPolicy", "Properties": properties}
+    return json.dumps({"Resources": {"".join(filter(str.isalpha, name)): resource}})
 
 
 def functions_template(account: Account, stage: str) -> str:

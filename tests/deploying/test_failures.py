@@ -1,6 +1,6 @@
 """Tests that failed deploys are rolled back, and that the next deploy finishes a killed deploy.
 
-Every deploy in this file runs with exactly the permissions in ``infra/deployer-policy.json``. Each test leaves the
+Every deploy in this file runs with exactly the permissions in ``infra/deployer/``. Each test leaves the
 stage ``one`` deployed and complete.
 """
 

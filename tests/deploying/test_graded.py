@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 from cfnlint.api import lint  # type: ignore[import-untyped]
 
-from local.cloud import DEPLOYER_POLICY, REGION
+from local.cloud import DEPLOYER, REGION
 from tests.deploying.checkout import Checkout, Place
 from tests.deploying.exercises import EXERCISES, Exercise, Stage, dead_order
 from tests.deploying.graders import (
@@ -31,6 +33,7 @@ from tests.deploying.graders import (
 )
 from tests.system.waiting import changed, wait_for
 from tests.template import load
+from tests.wiring.deployer import ATTEMPTS, POLICIES
 from tests.wiring.permissions import Permission, Row, as_list, documented, permission_of
 from tests.wiring.permissions import functions as functions_of
 from tests.wiring.stage import SCHEDULES, rendered, resolve
@@ -38,20 +41,6 @@ from tests.wiring.stage import SCHEDULES, rendered, resolve
 pytestmark = pytest.mark.long
 
 RIGHTS = [(exercise, right) for exercise in EXERCISES for right in exercise.rights]
-
-# The keys are the reasons for accepting the risks that cloudsplaining reports in the deployer's policy.
-DEPLOYER_RISKS = {
-    "a new network has no name yet, and CloudFormation does not say that it sets the tags in the same call; actions "
-    "that change or remove a network require the tag app=cafe": {
-        *("ec2:AssociateRouteTable", "ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress"),
-        *("ec2:CreateRouteTable", "ec2:CreateSecurityGroup", "ec2:CreateSubnet", "ec2:CreateTags", "ec2:CreateVpc"),
-        *("ec2:CreateVpcEndpoint", "ec2:ModifySubnetAttribute", "ec2:ModifyVpcAttribute"),
-        "route53:AssociateVPCWithHostedZone",
-    },
-    "WAF's documentation does not name the resource of an API here; the API itself needs apigateway:SetWebACL, and "
-    "nothing else has that": {"wafv2:AssociateWebACL", "wafv2:DisassociateWebACL"},
-}
-DEPLOYER_SKIPS = {"CKV_AWS_111": "the same finding about the same new networks"}
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +63,9 @@ class Role:
 
     def without(self, rights: list[tuple[str, str]]) -> AbstractContextManager[None]:
         """Takes permissions away from the role during a ``with`` block. ``rights`` are pairs of action and resource."""
-        [policy] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
-        document = self._iam.get_role_policy(RoleName=self.name, PolicyName=policy)["PolicyDocument"]
         pairs = [
             (action, resource)
-            for statement in document["Statement"]
+            for statement in self._policy()[1]["Statement"]
             for action in as_list(statement["Action"])
             for resource in as_list(statement["Resource"])
         ]
@@ -89,6 +76,16 @@ class Role:
         statements = [
             {"Effect": "Allow", "Action": action, "Resource": resource} for action, resource in left or [nothing]
         ]
+        return self.with_statements(statements)
+
+    def _policy(self) -> tuple[str, dict[str, Any]]:
+        """Returns the name and the document of the role's only policy."""
+        [name] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
+        return name, self._iam.get_role_policy(RoleName=self.name, PolicyName=name)["PolicyDocument"]
+
+    def with_statements(self, statements: list[Any]) -> AbstractContextManager[None]:
+        """Replaces the role's permissions during a ``with`` block."""
+        policy, document = self._policy()
 
         def put(content: Any) -> None:
             self._iam.put_role_policy(RoleName=self.name, PolicyName=policy, PolicyDocument=json.dumps(content))
@@ -132,7 +129,7 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
         "database.json": rendered("database.yaml"),
         # Chalice creates functions and APIs without a template, so the test generates a template for them.
         "functions.json": functions_template(stage.place.account, stage.name),
-        "deployer.json": policy_template(json.loads(DEPLOYER_POLICY.read_text()), DEPLOYER_SKIPS),
+        **{f"{name}.json": policy_template(name, each) for name, each in POLICIES.items()},
     }
     suppressions: dict[Finding, str] = {}
     bare = {name: without_suppressions(load(text), suppressions) for name, text in templates.items()}
@@ -148,19 +145,44 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
 # --- cloudsplaining ---------------------------------------------------------------------------------------------------
 
 
-def test_cloudsplaining_reports_no_risk_of_any_role_and_only_known_risks_of_the_deployer(
-    stage: Stage, tmp_path: Path
-) -> None:
+def test_cloudsplaining_reports_no_risk_of_any_role_or_of_the_deployer(stage: Stage, tmp_path: Path) -> None:
     details = stage.aws("iam").get_account_authorization_details()
     roles = [each for each in details["RoleDetailList"] if each["RoleName"].startswith(f"cafe-{stage.name}-")]
     assert len(roles) == len({row.permission.role for row in documented(functions_of())})
     # The roles on the local stage lack the network permissions for MySQL, so the test checks that policy separately.
     [network] = resolve().of_type("AWS::IAM::Policy").values()
-    users = {"network": network["PolicyDocument"], "deployer": json.loads(DEPLOYER_POLICY.read_text())}
-    known = {
-        ("deployer", "InfrastructureModification", action) for actions in DEPLOYER_RISKS.values() for action in actions
-    }
-    assert cloudsplaining(roles, users, tmp_path) == known
+    assert cloudsplaining(roles, {"network": network["PolicyDocument"], **POLICIES}, tmp_path) == set()
+
+
+# --- the deployer -----------------------------------------------------------------------------------------------------
+
+
+def test_the_policy_simulator_denies_the_deployer_every_way_to_more_rights(stage: Stage) -> None:
+    """The attempts are those of tests/wiring/deploy/test_policy.py, decided by another implementation of IAM."""
+    iam, wrong = stage.aws("iam"), []
+    user = iam.get_user(UserName=DEPLOYER)["User"]["Arn"]
+    for may, action, resource, context in ATTEMPTS:
+        entries = [
+            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for key, value in context.items()
+        ]
+        given = {"ActionNames": [action], "ResourceArns": [resource], "ContextEntries": entries}
+        [result] = iam.simulate_principal_policy(PolicySourceArn=user, **given)["EvaluationResults"]
+        if (result["EvalDecision"] == "allowed") is not may:
+            wrong.append((action, resource, context, result["EvalDecision"]))
+    assert wrong == []
+
+
+def test_a_role_with_every_permission_still_cannot_leave_the_boundary(stage: Stage) -> None:
+    role = Role(stage, "ApiRole")
+    with role.with_statements([{"Effect": "Allow", "Action": "*", "Resource": "*"}]):
+        arn = f"arn:aws:iam::000000000000:role/{role.name}"
+        keys = stage.aws("sts").assume_role(RoleArn=arn, RoleSessionName="boundary")["Credentials"]
+        session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], REGION)
+        endpoint = stage.aws("iam").meta.endpoint_url
+        assert session.client("sqs", endpoint_url=endpoint).get_queue_attributes(QueueUrl=stage.queue("orders"))
+        with pytest.raises(ClientError, match="AccessDenied"):
+            session.client("iam", endpoint_url=endpoint).create_user(UserName="administrator")
 
 
 # --- without permissions ----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Tests the life of two stages on the local cloud, from the first deploy to an empty account.
 
-Every deploy in this file runs with exactly the permissions in ``infra/deployer-policy.json``. The tests run in order,
+Every deploy in this file runs with exactly the permissions in ``infra/deployer/``. The tests run in order,
 and every test except the last leaves the stage ``one`` deployed and complete.
 """
 
@@ -173,10 +173,11 @@ def test_the_api_keeps_its_rate_limit_and_a_waf_can_be_added_and_removed(place: 
 
 def test_a_missing_permission_is_named_before_the_first_change(place: Place, here: Checkout) -> None:
     iam = place.account.aws("iam")
-    policy = iam.get_user_policy(UserName="deployer", PolicyName="deployer")["PolicyDocument"]
+    names = {"UserName": "deployer", "PolicyName": "cafe-deployer-functions"}
+    policy = iam.get_user_policy(**names)["PolicyDocument"]
     lacking = json.loads(json.dumps(policy).replace('"lambda:AddPermission", ', ""))
     assert lacking != policy
-    iam.put_user_policy(UserName="deployer", PolicyName="deployer", PolicyDocument=json.dumps(lacking))
+    iam.put_user_policy(**names, PolicyDocument=json.dumps(lacking))
     try:
         before = place.account.everything()
         status, said = here.run("never")
@@ -184,7 +185,7 @@ def test_a_missing_permission_is_named_before_the_first_change(place: Place, her
         assert "lambda:AddPermission on arn:aws:lambda:us-east-1:000000000000:function:cafe-never-x" in said
         assert place.account.everything() == before
     finally:
-        iam.put_user_policy(UserName="deployer", PolicyName="deployer", PolicyDocument=json.dumps(policy))
+        iam.put_user_policy(**names, PolicyDocument=json.dumps(policy))
 
 
 def test_another_owners_resource_with_a_stages_name_stops_the_deploy_and_stays(place: Place, here: Checkout) -> None:

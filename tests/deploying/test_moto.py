@@ -102,6 +102,8 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         # An administrator sets the API Gateway logging role once per account.
         role = {"op": "replace", "path": "/cloudwatchRoleArn", "value": f"arn:aws:iam::{ACCOUNT}:role/api-logs"}
         client("apigateway").update_account(patchOperations=[role])
+        boundary = (preflight.DEPLOYER / "cafe-boundary.json").read_text()
+        client("iam").create_policy(Path="/deployers/", PolicyName="cafe-boundary", PolicyDocument=boundary)
         target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, made_by_hand())
         deployed = Deployed(target, {}, [])
         deployed.outputs.update(deployed.deploy())

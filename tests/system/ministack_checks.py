@@ -331,6 +331,17 @@ def bucket_tags(emulator: Emulator) -> bool:
     return is_allowed(lambda: emulator.client("s3").get_bucket_tagging(Bucket="tagged"), "NoSuchTagSet")
 
 
+def role_boundaries(emulator: Emulator) -> bool:
+    boundary = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    properties = {"RoleName": "limited", "PermissionsBoundary": boundary, "AssumeRolePolicyDocument": {}}
+    template = json.dumps({"Resources": {"Limited": {"Type": "AWS::IAM::Role", "Properties": properties}}})
+    cfn = emulator.client("cloudformation")
+    cfn.create_stack(StackName="limited", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
+    assert _stack_status(cfn, "limited") == "CREATE_COMPLETE"
+    role = emulator.client("iam").get_role(RoleName="limited")["Role"]
+    return bool(role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn") == boundary)
+
+
 def bucket_imports(emulator: Emulator) -> bool:
     emulator.client("s3").create_bucket(Bucket="kept")
     bucket = {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {"BucketName": "kept"}}
@@ -407,6 +418,18 @@ def table_tag_permissions(emulator: Emulator) -> bool:
     arn = emulator.table("tagged").partition("/stream/")[0]
     reader = emulator.restricted_client("dynamodb", "dynamodb:ListTagsOfResource", arn)
     return is_allowed(lambda: reader.list_tags_of_resource(ResourceArn=arn))
+
+
+def association_permissions(emulator: Emulator) -> bool:
+    sns, (_, queue) = emulator.client("sns"), emulator.queue("follower")
+    topic = sns.create_topic(Name="followed")["TopicArn"]
+    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)["SubscriptionArn"]
+    reader = emulator.restricted_client("sns", "sns:GetSubscriptionAttributes", topic)
+    if not is_allowed(lambda: reader.get_subscription_attributes(SubscriptionArn=subscription), "AuthorizationError"):
+        return False
+    stage = f"arn:aws:apigateway:{REGION}::/restapis/1/stages/api"
+    remover = emulator.restricted_client("wafv2", "wafv2:DisassociateWebACL", stage)
+    return is_allowed(lambda: remover.disassociate_web_acl(ResourceArn=stage))
 
 
 def user_pool_tags(emulator: Emulator) -> bool:

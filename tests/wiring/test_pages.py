@@ -15,6 +15,7 @@ from infra.deploy import deployment, preflight, project, releases
 from infra.functions import NAMES
 from tests.deploying.account import LISTS
 from tests.deploying.steps import STEPS
+from tests.wiring.deployer import POLICIES
 from tests.wiring.stage import ROOT
 from tests.wiring.template import Template
 
@@ -75,10 +76,8 @@ def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
         assert re.findall(words, page) == [str(number)], words
     versions = [each.removeprefix("python") for each in project.RUNTIMES]
     assert f"{', '.join(versions[:-1])} or {versions[-1]}, depending on" in page
-    # AWS's size quotas for policies do not count white space.
-    size = len(re.sub(r"\s", "", preflight.POLICY.read_text()))
-    assert 6_144 < size <= 10_240
-    assert "It exceeds the size limits of managed policies and of users" in page
+    assert f"for policy in {' '.join(POLICIES)}; do aws iam create-policy --path /deployers/" in page
+    assert f"for part in {' '.join(each.stem.rpartition('-')[2] for each in preflight.POLICIES)}; do" in page
 
 
 def test_the_page_on_deploying_has_the_price_of_idle_pollers(app: Any) -> None:
@@ -99,5 +98,5 @@ def test_the_readmes_section_on_aws_is_ten_lines_and_has_every_command() -> None
     section = (ROOT / "README.md").read_text().split("\n## Deploying to AWS\n")[1].split("\n## ")[0].strip()
     assert len(section.splitlines()) <= 10
     commands = [f"make {each} STAGE=" for each in ("deploy", "user", "rollback", "destroy")]
-    for needed in ("infra/deployer-policy.json", *commands, "KEEP_DATA=1", "docs/deploying.md", "dollars a month"):
+    for needed in ("infra/deployer", *commands, "KEEP_DATA=1", "docs/deploying.md", "dollars a month"):
         assert needed in section

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.deploy import preflight
 from infra.functions import MYSQL_USERS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
+from tests.wiring.deployer import BOUNDARY, HERE, allows
 from tests.wiring.permissions import Permission, allowed, as_list, documented, permission_of, role_of
 from tests.wiring.stage import SCHEDULES, place, resolve
 from tests.wiring.template import Template
@@ -32,6 +34,40 @@ def test_the_roles_allow_what_the_page_says_and_nothing_else(whole: Template) ->
 
 def test_the_page_gives_a_reason_for_each_permission_and_none_is_a_wildcard() -> None:
     assert [row for row in ROWS if not row.reason or "*" in row.permission.action] == []
+
+
+def test_the_boundary_allows_what_the_roles_need_and_no_other_action(whole: Template) -> None:
+    statements = BOUNDARY
+    needed = allowed(whole)
+    assert [each for each in needed if not allows(statements, each.action, each.resource)] == []
+    actions = {action for each in statements if each["Sid"] != "KeysOfAws" for action in as_list(each["Action"])}
+    assert actions == {each.action for each in needed}
+    # A boundary can also limit what the policies of AWS's own keys allow every role, so it allows these uses of keys.
+    [keys] = [each for each in statements if each["Sid"] == "KeysOfAws"]
+    assert keys["Condition"]["StringLike"].keys() == {"kms:ViaService"}
+    for each in statements:
+        if each["Resource"] == "*" and "Condition" not in each:
+            assert set(each["Action"]) <= WITHOUT_RESOURCE
+
+
+def test_the_boundary_allows_only_the_projects_secrets() -> None:
+    """Functions read the secrets of an existing MySQL only if the administrator gave them the tag ``app: cafe``."""
+    secret, tag = f"arn:aws:secretsmanager:{HERE}:secret", "aws:ResourceTag/aws:rds:primaryDBClusterArn"
+    for may, name, context in (
+        (True, "cafe-prod-database-AbCdEf", {}),
+        (True, "mysql-AbCdEf", {"aws:ResourceTag/app": "cafe"}),
+        (True, "rds!cluster-1-AbCdEf", {tag: f"arn:aws:rds:{HERE}:cluster:cafe-prod"}),
+        (False, "mysql-AbCdEf", {}),
+        (False, "rds!cluster-1-AbCdEf", {tag: f"arn:aws:rds:{HERE}:cluster:payroll"}),
+    ):
+        assert allows(BOUNDARY, "secretsmanager:GetSecretValue", f"{secret}:{name}", context) is may
+
+
+def test_the_boundary_limits_every_role_unless_the_parameter_is_empty(whole: Template) -> None:
+    limits = {each["PermissionsBoundary"] for each in whole.of_type("AWS::IAM::Role").values()}
+    assert limits == {f"arn:aws:iam::<account>:policy/{preflight.BOUNDARY}"}
+    unlimited = resolve(PermissionsBoundary="", **SCHEDULES).of_type("AWS::IAM::Role")
+    assert not any("PermissionsBoundary" in each for each in unlimited.values())
 
 
 def test_only_actions_without_a_resource_are_allowed_on_all_resources(whole: Template) -> None:
@@ -158,6 +194,9 @@ def test_only_alarms_and_rules_publish_to_the_alarms_topic(whole: Template) -> N
     assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
     assert alarms["Condition"] == {"StringEquals": {"aws:SourceAccount": "<account>"}}
     assert rules["Principal"] == {"Service": "events.amazonaws.com"}
+    # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html#eb-sns-permissions:
+    # "You can't use of Condition blocks in Amazon SNS topic policies for EventBridge."
+    assert "Condition" not in rules
 
 
 def test_nobody_outside_the_account_publishes_notifications(whole: Template) -> None:

@@ -63,6 +63,9 @@ class Iam:
         self.lacking = lacking
         self.asked: list[dict[str, Any]] = []
 
+    def get_role(self, RoleName: str) -> dict[str, Any]:  # noqa: N803 - boto's name
+        return {"Role": {"Arn": f"arn:aws:iam::{ACCOUNT}:role/deployers/{RoleName}"}}
+
     def simulate_principal_policy(self, **given: Any) -> dict[str, Any]:
         self.asked.append(given)
         [resource] = given["ResourceArns"]
@@ -90,6 +93,7 @@ def test_missing_permissions_stop_the_deploy_unless_the_check_is_off(
     target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "missing_permissions", lambda *_: ["  s3:CreateBucket on arn:aws:s3:::cafe-test-x"])
+    monkeypatch.setattr(preflight, "check_boundary", lambda *_: None)
     account = SimpleNamespace(
         describe_stacks=lambda **_: {"Stacks": [{"StackStatus": "CREATE_COMPLETE"}]},
         **settings(1000, 0)("lambda").__dict__,
@@ -117,7 +121,7 @@ def test_queues_that_were_just_deleted_are_no_clash(
 def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_its_service(target: Target) -> None:
     iam = Iam()
     missing(target, iam)
-    statements = json.loads(preflight.POLICY.read_text())["Statement"]
+    statements = preflight.allowing_statements()
     actions = {action for each in statements for action in as_list(each["Action"]) if "*" not in action}
     assert {action for each in iam.asked for action in each["ActionNames"]} == actions
     for each in iam.asked:
@@ -130,13 +134,17 @@ def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_
     [entry] = passing["ContextEntries"]
     assert (entry["ContextKeyName"], entry["ContextKeyType"]) == ("iam:PassedToService", "string")
     assert entry["ContextKeyValues"] == ["lambda.amazonaws.com"]
+    types = {entry["ContextKeyName"]: entry["ContextKeyType"] for each in iam.asked for entry in each["ContextEntries"]}
+    assert types["aws:CalledVia"] == "stringList"
+    assert types["aws:ViaAWSService"] == "boolean"
 
 
 @pytest.mark.parametrize(
     ("arn", "source"),
     [
         (f"arn:aws:iam::{ACCOUNT}:user/team/ana", f"arn:aws:iam::{ACCOUNT}:user/team/ana"),
-        (f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/session", f"arn:aws:iam::{ACCOUNT}:role/deployer"),
+        # Only the role itself knows its path.
+        (f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/session", f"arn:aws:iam::{ACCOUNT}:role/deployers/deployer"),
     ],
 )
 def test_the_policies_of_the_user_or_of_the_role_are_checked(target: Target, arn: str, source: str) -> None:
@@ -149,8 +157,34 @@ def test_the_permissions_of_root_and_of_an_identity_that_must_not_ask_are_unknow
     refuse = refusing(client_error("no", "AccessDenied"))
     with pytest.raises(PermissionsUnknown, match="root has no policies"):
         missing(target, Iam(), f"arn:aws:iam::{ACCOUNT}:root")
-    with pytest.raises(PermissionsUnknown, match="AccessDenied"):
-        missing(target, SimpleNamespace(simulate_principal_policy=refuse))
+    for arn in (ANA.arn, f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/session"):
+        with pytest.raises(PermissionsUnknown, match="AccessDenied"):
+            missing(target, SimpleNamespace(simulate_principal_policy=refuse, get_role=refuse), arn)
+
+
+def test_the_boundary_of_the_roles_must_exist_and_is_compared_with_the_projects(
+    aws: None, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(**parameters: str) -> None:
+        preflight.check_boundary(replace(target, parameters=parameters), client, ANA, said.append)
+
+    with pytest.raises(
+        DeployError, match=f"there is no policy arn:aws:iam::{ACCOUNT}:policy/deployers/cafe-boundary: "
+    ):
+        check()
+    check(PermissionsBoundary="")
+    document = (preflight.DEPLOYER / "cafe-boundary.json").read_text()
+    iam = client("iam")
+    arn = iam.create_policy(Path="/deployers/", PolicyName="cafe-boundary", PolicyDocument=document)["Policy"]["Arn"]
+    check()
+    assert said == []
+    iam.create_policy_version(PolicyArn=arn, PolicyDocument=document.replace("sns:Publish", "sns:*"), SetAsDefault=True)
+    check()
+    assert said == [f"warning: {arn} differs from infra/deployer/cafe-boundary.json, so functions may lack permissions"]
+    # A stage keeps its parameters.
+    monkeypatch.setattr(stacks, "current_parameters", lambda *_: {"PermissionsBoundary": "other"})
+    with pytest.raises(DeployError, match=f"there is no policy arn:aws:iam::{ACCOUNT}:policy/other: "):
+        check()
 
 
 # --- names and quotas -------------------------------------------------------------------------------------------------
