@@ -231,7 +231,7 @@ SAYS_WHAT_TO_DO = (
     *("there are no AWS credentials", "AWS rejects these credentials", "is not supported: delete the folder"),
     *("has fewer than two availability zones with", "infra/resources.yaml and infra/database.yaml do not have"),
     "has no previous release",
-    *("the package contains", "app.py cannot be imported"),
+    *("the package contains", "app.py cannot be imported", "version 0.1.0 deployed"),
 )
 
 

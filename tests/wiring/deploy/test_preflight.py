@@ -113,6 +113,7 @@ def test_queues_that_were_just_deleted_are_no_clash(
     monkeypatch.setattr(stacks, "find", lambda *_: None)
     monkeypatch.setattr(stacks, "wait_for_queue_names", lambda _cfn, name, new, _say: said.append(f"{name} {new}"))
     monkeypatch.setattr(preflight, "name_clashes", lambda *_: said.append("clashes"))
+    monkeypatch.setattr(preflight, "check_boundary", lambda *_: None)
     for local in (False, True):
         preflight.run(replace(target, local=local), settings(1000, 0), ANA, False, said.append)
     assert said == ["cafe-test-resources True", "clashes", "clashes"]
