@@ -77,7 +77,6 @@ def test_reading_ends_when_every_order_is_found_and_when_time_runs_out(
     reads = aws.calls(aws.dynamodb, "Query")
     assert replay(aws, {"o-0": 3600}) == []
     assert len(reads) <= 8
-    # An order that was announced much later is behind other notifications.
     assert replay(aws, {"o-59": 3601}) == []
     reads.clear()
     assert replay(aws, {"never": 3600}, calls=3) == ["never"]
@@ -110,5 +109,4 @@ def test_the_deployed_function_looks_into_the_inbox(api: Api, aws: Aws, monkeypa
         change["dynamodb"]["ApproximateCreationDateTime"] = moment
         assert api.invoke("announce_orders", {"Records": [change]}) == {"batchItemFailures": []}
     assert {each["TableName"] for each in reads} == {notices.TABLE}
-    assert len(reads) in (8, 16)
     assert len(aws.published()) == 2

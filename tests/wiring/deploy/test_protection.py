@@ -18,7 +18,6 @@ def test_tables_and_users_are_protected_and_outlive_a_stack_that_replaces_them(t
     assert len(tables) >= 4
     for each in tables:
         assert each["Properties"]["DeletionProtectionEnabled"] is True
-        # CloudFormation could not delete a protected table when it rolls back a new stack.
         assert (each["DeletionPolicy"], each["UpdateReplacePolicy"]) == ("Retain", "Retain")
     pool = template.resources["UserPool"]
     assert pool["Properties"]["DeletionProtection"] == "ACTIVE"
