@@ -113,7 +113,7 @@ class Stack:
             self._install(say)
             if self._is_deployed() and self.cloud.runs() and self.database.runs():
                 say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are already running")
-                self._deploy(say)
+                self._deploy_and_restart_api(say)
             else:
                 self._remove_deployment()
                 # The key depends on the addresses of the API and of MySQL, because the saved state contains them.
@@ -252,7 +252,23 @@ class Stack:
         }
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
         command += ["--local", "--yes", "--origin", self.api_url]
+        # The permissions of the local deployer change only with MiniStack, so a second deploy need not check them.
+        command += ["--unchecked"] if self._is_deployed() else []
         _timed(say, "deployed", partial(_run, command, variables, say))
+
+    def _deploy_and_restart_api(self, say: Say) -> None:
+        """Deploys, and already restarts the API during the smoke test, which is the last step of a deploy."""
+        with ThreadPoolExecutor() as pool:
+            restarts: list[Future[None]] = []
+
+            def say_and_restart(line: str) -> None:
+                say(line)
+                if line.strip().startswith("check: "):
+                    restarts.append(pool.submit(self._start_api))
+
+            self._deploy(say_and_restart)
+        for restart in restarts:
+            restart.result()
 
     def _create_users(self) -> None:
         """Creates one user in each group, with passwords that are valid as long as the user pool exists."""

@@ -29,12 +29,17 @@ def update_function(
     """
     function, stage = target.function(name), config["stages"][target.stage]
     own = stage["lambda_functions"][name].get("environment_variables", {})
-    lambda_.update_function_configuration(
+    configured = lambda_.update_function_configuration(
         FunctionName=function, Runtime=RUNTIME, Environment={"Variables": stage["environment_variables"] | own}
     )
-    lambda_.get_waiter("function_updated_v2").wait(FunctionName=function)
-    lambda_.update_function_code(FunctionName=function, **package)
-    lambda_.get_waiter("function_updated_v2").wait(FunctionName=function)
+    _wait(lambda_, function, configured)
+    _wait(lambda_, function, lambda_.update_function_code(FunctionName=function, **package))
+
+
+def _wait(lambda_: Any, function: str, answer: Mapping[str, Any]) -> None:
+    """Waits for the end of an update, unless the response to the update already reports its end."""
+    if answer.get("LastUpdateStatus") != "Successful":
+        lambda_.get_waiter("function_updated_v2").wait(FunctionName=function)
 
 
 def is_only_change(config: Mapping[str, Any], serving: Mapping[str, Any]) -> bool:

@@ -122,12 +122,15 @@ class Deployment:
             self.migrated, self.triggers = True, self.serving.triggers if self.serving else ""
             return
         self.changes.confirm(self._function_changes())
+        variables = self.config["stages"][self.target.stage]["environment_variables"]
         # If the package cannot be built or cannot run, the deploy stops before it changes a function.
         with ThreadPoolExecutor() as pool:
-            reading = pool.submit(triggers.read, self.target.project, self.target.stage)
+            reading = pool.submit(triggers.read, self.target.project, variables)
+            checking = pool.submit(self._settings_are_unchanged)
             self.package = project.build_package(self.target, self.config)
             self.triggers = reading.result()
-        self.only_code_changed = self._only_code_changed()
+            unchanged = checking.result()
+        self.only_code_changed = unchanged and self.serving is not None and self.serving.triggers == self.triggers
         self.changes.begin()
         self.migrated = database.migrate_first(self.target, self.config, self.package, self.clients, self.say)
 
@@ -206,10 +209,10 @@ class Deployment:
             self.say(f"setting differs: {each}")
         return not problems
 
-    def _only_code_changed(self) -> bool:
-        """Returns whether only the code has changed since the last release, and every setting is still correct."""
+    def _settings_are_unchanged(self) -> bool:
+        """Returns whether the new configuration equals that of the last release, and every setting is still correct."""
         serving = self.serving
-        if serving is None or self.state.under_way or serving.triggers != self.triggers:
+        if serving is None or self.state.under_way:
             return False
         if serving.runtime != RUNTIME or not code.is_only_change(self.config, serving.config):
             return False

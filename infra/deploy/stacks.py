@@ -146,7 +146,7 @@ def _is_as_desired(current: dict[str, Any], stack: Stack, cfn: Any) -> bool:
     return (
         values.items() >= stack.parameters.items()
         and tags == dict(stack.tags)
-        and cfn.get_template(StackName=stack.name)["TemplateBody"] == stack.body
+        and cfn.get_template(StackName=stack.name, TemplateStage="Original")["TemplateBody"] == stack.body
     )
 
 

@@ -5,23 +5,29 @@ If an edit does not change the triggers, ``infra/deploy/code.py`` deploys the ed
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from chalice.app import Chalice
-from chalice.cli.factory import CLIFactory
 
 from infra.deploy.target import REPOSITORY, DeployError
 
 
-def read(project: Path, stage: str) -> str:
-    """Imports the project's code in a separate process, and returns a description of the triggers."""
-    command = [sys.executable, "-m", __name__, str(project), stage]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(REPOSITORY)}
+def read(project: Path, variables: Mapping[str, str]) -> str:
+    """Imports the project's code in a separate process, and returns a description of the triggers.
+
+    ``variables`` are the environment variables of every function.
+    """
+    # With -P, modules in the current folder cannot hide the project's.
+    command = [sys.executable, "-P", "-m", __name__]
+    path = os.pathsep.join(map(str, (project, REPOSITORY)))
+    environment = {**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DeployError(f"app.py cannot be imported:\n{done.stderr.strip()}")
@@ -45,6 +51,4 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    project, stage = sys.argv[1:]
-    factory = CLIFactory(project, environ=os.environ)
-    print(describe(factory.load_chalice_app(factory.create_config_obj(stage).environment_variables)), end="")
+    print(describe(importlib.import_module("app").app), end="")

@@ -120,12 +120,10 @@ def check(target: Target, config: Mapping[str, Any], settings: Mapping[str, Any]
 
 
 def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients) -> Iterator[str]:
-    lambda_ = clients("lambda")
+    lambda_, functions = clients("lambda"), chalice_record.functions(target, clients)
     [stage] = config["stages"].values()
     for name, asked in stage["lambda_functions"].items():
-        try:
-            function = _configuration(lambda_, target, name)
-        except lambda_.exceptions.ResourceNotFoundException:
+        if (function := functions.get(name)) is None:
             yield f"{name}: is not deployed"
             continue
         settings = {
@@ -147,7 +145,8 @@ def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients
 
 def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Clients) -> Iterator[str]:
     lambda_, sns, s3 = clients("lambda"), clients("sns"), clients("s3")
-    arns = {name: _arn(lambda_, target, name) for name in (*settings["subscriptions"], *settings["notified"])}
+    functions = chalice_record.functions(target, clients)
+    arns = {name: configuration["FunctionArn"] for name, configuration in functions.items()}
     for name, desired_mapping in settings["mappings"].items():
         mappings = _mappings_of(lambda_, target, name)
         if len(mappings) != 1:
@@ -161,7 +160,7 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
         for each in _different(invocation, desired_invocation):
             yield f"{name}: its {each} is {shown(invocation.get(each))}"
     for name, topic in settings["subscriptions"].items():
-        subscriptions = _subscriptions(sns, topic, arns[name] or "")
+        subscriptions = _subscriptions(sns, topic, arns.get(name, ""))
         if len(subscriptions) != 1:
             yield f"{name}: has {len(subscriptions)} subscriptions to {topic} instead of one"
         for policy in [_redrive_policy(sns, each) for each in subscriptions]:
@@ -169,7 +168,7 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
                 yield f"{name}: its subscription's RedrivePolicy is {shown(policy)}"
     for name, bucket in settings["notified"].items():
         configurations = s3.get_bucket_notification_configuration(Bucket=bucket).get("LambdaFunctionConfigurations", [])
-        if (notified := [each["LambdaFunctionArn"] for each in configurations]) != [arns[name]]:
+        if (notified := [each["LambdaFunctionArn"] for each in configurations]) != [arns.get(name)]:
             yield f"{name}: the bucket {bucket} notifies {shown(notified)}"
     for bucket, rules in settings["cors"].items():
         if (current := _cors_rules(s3, bucket)) != rules:
@@ -178,19 +177,19 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
 
 def is_current(target: Target, config: Mapping[str, Any], api: str | None, clients: Clients) -> bool:
     """Returns whether every function has the code and settings in ``config`` and the API has a deployment."""
-    lambda_, gateway = clients("lambda"), clients("apigateway")
     if api is None:
         return False
+    gateway, functions = clients("apigateway"), chalice_record.functions(target, clients)
     [stage] = config["stages"].values()
+    current = stage["environment_variables"]["CAFE_BUILD"]
+    if not functions.keys() >= stage["lambda_functions"].keys():
+        return False
     try:
         gateway.get_stage(restApiId=api, stageName=api_stage())
-        return all(
-            _configuration(lambda_, target, name).get("Environment", {}).get("Variables", {}).get("CAFE_BUILD")
-            == stage["environment_variables"]["CAFE_BUILD"]
-            for name in stage["lambda_functions"]
-        )
-    except (lambda_.exceptions.ResourceNotFoundException, gateway.exceptions.NotFoundException):
+    except gateway.exceptions.NotFoundException:
         return False
+    builds = [functions[name]["Environment"]["Variables"].get("CAFE_BUILD") for name in stage["lambda_functions"]]
+    return all(build == current for build in builds)
 
 
 def problems_after_settling(find_problems: Callable[[], list[str]]) -> list[str]:
@@ -214,13 +213,6 @@ def _cors_rules(s3: Any, bucket: str) -> list[dict[str, Any]]:
 def _configuration(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
     configuration: dict[str, Any] = lambda_.get_function_configuration(FunctionName=target.function(name))
     return configuration
-
-
-def _arn(lambda_: Any, target: Target, name: str) -> str | None:
-    try:
-        return str(_configuration(lambda_, target, name)["FunctionArn"])
-    except lambda_.exceptions.ResourceNotFoundException:
-        return None
 
 
 def _subscriptions(sns: Any, topic: str, endpoint: str) -> list[str]:

@@ -99,7 +99,8 @@ def shared_code() -> None:
     """AWS quickly unpacks a function's package for each process.
 
     For each process, MiniStack spends half a second of processor time on unpacking and compiling the package. With this
-    patch, a function's processes share one unpacked package, because functions never change their own code.
+    patch, a function's processes share one unpacked package, because functions never change their own code. A new
+    package reuses the compiled files of the previous one.
     """
     from ministack.core import lambda_runtime
 
@@ -109,11 +110,17 @@ def shared_code() -> None:
             shared = Path(os.environ["CODE_DIR"]) / digest
             if not shared.exists():
                 shared.parent.mkdir(exist_ok=True)
-                unpacked = tempfile.mkdtemp(dir=shared.parent)
+                earlier = max(shared.parent.glob("*/"), key=lambda folder: folder.stat().st_mtime, default=None)
+                unpacked = Path(tempfile.mkdtemp(dir=shared.parent))
                 super().extractall(unpacked, *arguments)
+                # Python uses a compiled file if its source has the same size and time. The time depends on the content.
+                for each in self.infolist():
+                    os.utime(unpacked / each.filename, (each.CRC >> 1, each.CRC >> 1))
+                if earlier:
+                    _link_compiled_files(earlier, unpacked)
                 # Another process may have unpacked the package first.
                 with contextlib.suppress(OSError):
-                    Path(unpacked).rename(shared)
+                    unpacked.rename(shared)
             Path(str(path)).rmdir()
             Path(str(path)).symlink_to(shared)
 
@@ -202,6 +209,17 @@ def time_stops_for_a_debugger() -> None:
 
     lambda_runtime.threading = types.SimpleNamespace(**{**vars(threading), "Thread": PatientThread})
     lambda_svc._run_sqs_batch = run_batch_in_time
+
+
+def _link_compiled_files(earlier: Path, unpacked: Path) -> None:
+    """Links the compiled files of an unpacked package into a new one. Python replaces those that are outdated."""
+    for compiled in earlier.rglob("__pycache__/*.pyc"):
+        link = unpacked / compiled.relative_to(earlier)
+        if link.parent.parent.is_dir():
+            link.parent.mkdir(exist_ok=True)
+            # Another process may remove the earlier package.
+            with contextlib.suppress(FileNotFoundError):
+                link.hardlink_to(compiled)
 
 
 def _saved_code() -> str | None:

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from local.__main__ import api, keep_to_this_machine
 from local.database import Database, ExternalServer
+from local.ministack.functions import shared_code
 from local.processes import Process, StackError, exclusive_lock, fingerprint, free_ports, require_free_port
 from local.stack import Stack
 from local.users import Users
@@ -307,3 +311,36 @@ def test_settings_of_the_shell_do_not_reach_the_local_cloud() -> None:
     keep_to_this_machine(shell)
     assert shell.pop("no_proxy") == shell.pop("NO_PROXY") == "127.0.0.1,localhost"
     assert shell == {"HOME": "/h", "http_proxy": "http://proxy"}
+
+
+def test_a_new_package_reuses_compiled_files_but_not_that_of_an_edited_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edited file keeps its size, and both packages are unpacked within the same second."""
+    runtime: Any = ModuleType("ministack.core.lambda_runtime")
+    for name, module in {
+        "ministack": ModuleType("m"),
+        "ministack.core": SimpleNamespace(lambda_runtime=runtime),
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+    monkeypatch.setenv("CODE_DIR", str(tmp_path / "code"))
+    shared_code()
+
+    def values(value: int) -> str:
+        with zipfile.ZipFile(tmp_path / f"{value}.zip", "w") as package:
+            package.writestr("edited.py", f"VALUE = {value}")
+            package.writestr("package/same.py", "VALUE = 0")
+        (folder := tmp_path / f"function-{value}").mkdir()
+        with runtime.zipfile.ZipFile(tmp_path / f"{value}.zip") as package:
+            package.extractall(folder)
+        program = "import edited, package.same as same; print(edited.VALUE, same.VALUE, same.__spec__.cached)"
+        # The environment is empty, because the tests' own does not let Python write compiled files.
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True, check=True)
+        *found, compiled = done.stdout.split()
+        inodes.append(Path(compiled).stat().st_ino)
+        return " ".join(found)
+
+    inodes: list[int] = []
+    assert [values(1), values(2)] == ["1 0", "2 0"]
+    assert len(set(inodes)) == 1

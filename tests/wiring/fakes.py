@@ -98,7 +98,7 @@ class CloudFormation:
             self.status = self.coming.pop(0)
         return {"Stacks": [stack]}
 
-    def get_template(self, StackName: str) -> dict[str, Any]:
+    def get_template(self, StackName: str, TemplateStage: str) -> dict[str, Any]:
         return {"TemplateBody": self.body}
 
     def create_change_set(self, **given: Any) -> dict[str, str]:
@@ -163,14 +163,14 @@ def found(things: Mapping[Any, Any], name: Any) -> Any:
 
 
 class Paginator:
-    """Yields pages with one item each from the list that the call's only argument selects."""
+    """Yields pages with one item each from the list that the call's only argument selects, or from the list ``""``."""
 
     def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
         self._name = name
         self._lists = lists
 
     def paginate(self, **argument: str) -> Iterator[dict[str, Any]]:
-        [key] = argument.values()
+        [key] = argument.values() or ("",)
         return ({self._name: [each]} for each in self._lists[key])
 
 
@@ -183,6 +183,7 @@ class Lambda:
         tracked = project.tracked_config()
         self.functions = {
             target.function(name): {
+                "FunctionName": target.function(name),
                 "FunctionArn": f"arn:{target.function(name)}",
                 "Role": asked["iam_role_arn"],
                 "Timeout": asked.get("lambda_timeout", tracked["lambda_timeout"]),
@@ -218,6 +219,8 @@ class Lambda:
         return found(self.functions, FunctionName)
 
     def get_paginator(self, operation: str) -> Paginator:
+        if operation == "list_functions":
+            return Paginator("Functions", {"": list(self.functions.values())})
         assert operation == "list_event_source_mappings"
         shown = {name: [dict(each) for each in mappings] for name, mappings in self.mappings.items()}
         for mapping in chain(*self.mappings.values()):

@@ -55,8 +55,6 @@ def test_a_description_changes_with_the_decorators_and_not_with_the_code() -> No
 
 
 def test_code_that_cannot_be_imported_stops_the_deploy_with_its_traceback(tmp_path: Path) -> None:
-    (tmp_path / ".chalice").mkdir()
-    (tmp_path / ".chalice" / "config.json").write_text('{"version": "2.0", "app_name": "cafe"}')
     (tmp_path / "app.py").write_text("import nothing_of_this_name\n")
     with pytest.raises(triggers.DeployError, match=r"app\.py cannot be imported:\n[\s\S]*nothing_of_this_name"):
-        triggers.read(tmp_path, "dev")
+        triggers.read(tmp_path, {})

@@ -222,7 +222,7 @@ def test_a_problem_counts_only_if_it_persists(monkeypatch: pytest.MonkeyPatch) -
 # --- whether functions must be deployed -------------------------------------------------------------------------------
 
 
-OLDER = {"Environment": {"Variables": {"CAFE_BUILD": "older"}}}
+OLDER = {"Environment": {"Variables": {"CAFE_STAGE": "test", "CAFE_BUILD": "older"}}}
 
 
 @pytest.mark.parametrize(
