@@ -52,6 +52,4 @@ def require_locked(package: Path) -> None:
                 continue
             digest = base64.urlsafe_b64encode(hashlib.sha256(file.read(name)).digest()).decode().rstrip("=")
             if digests.get(name) != f"sha256={digest}":
-                raise DeployError(
-                    f"the package contains {name}, which is not the file of a locked wheel: deploy again to build a new one"
-                )
+                raise DeployError(f"the package contains {name}, but no locked wheel has this file: deploy again")

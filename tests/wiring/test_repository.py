@@ -55,11 +55,9 @@ def locked(file: str) -> dict[str, re.Match[str]]:
     """Returns the entries of a lock, keyed by distribution."""
     text = (ROOT / file).read_text()
     assert text.startswith(HEADER), file
-    entries = {normal(match["name"]): match for match in ENTRY.finditer(text)}
-    assert HEADER + "".join(match[0] for match in entries.values()) == text, (
-        f"{file} has other lines than locked versions"
-    )
-    return entries
+    entries = list(ENTRY.finditer(text))
+    assert HEADER + "".join(match[0] for match in entries) == text, f"{file} has other lines than locked versions"
+    return {normal(match["name"]): match for match in entries}
 
 
 def named(path: Path) -> list[Requirement]:
