@@ -14,7 +14,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev stop status logs trace user dead-letters redrive test test-fast test-pythons fuzz faults soak check audit bench deploy rollback destroy verify-deploy
+.PHONY: help run dev stop status logs trace user dead-letters redrive test test-fast test-pythons fuzz faults soak check audit lock update bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,8 +95,19 @@ check-format:
 	$(BIN)/ruff format --check .
 
 audit: .venv/dev  ## Check the requirements for known vulnerabilities, which needs internet access
-	for file in requirements.txt local/requirements.txt local/ministack*requirements.txt; do \
-		$(BIN)/pip-audit --requirement $$file || exit 1; done
+	for file in local/requirements.txt local/ministack*requirements.txt; do \
+		$(BIN)/pip-audit --disable-pip --requirement $$file || exit 1; done
+
+# A file can repeat the versions of the files before it.
+LOCKS := requirements local/ministack-requirements local/ministack-own-requirements local/requirements requirements-dev \
+	tests/deploying/graders-requirements tests/deploying/oldest-sdk-requirements tests/deploying/newest-sdk-requirements
+lock: .venv/dev  ## Lock the exact versions and hashes of the packages that the files *requirements*.in name
+	@for file in $(LOCKS); do $(BIN)/uv pip compile --quiet $(UPGRADE) --universal --fork-strategy fewest \
+		--python-version 3.11 --generate-hashes --custom-compile-command 'make lock' $$file.in -o $$file.txt || exit 1; done
+	@git diff --unified=0 -- $(addsuffix .txt,$(LOCKS)) | sed -n 's/^\([-+][^ ]*==[^ ]*\).*/\1/p' | sort -u -k 1.2
+
+update:  ## Lock the newest version of every package, and show what changed
+	@$(MAKE) --no-print-directory lock UPGRADE=--upgrade
 
 bench: .venv/dev  ## Run the benchmarks against other programs, and measure the documented limits
 	$(BIN)/python -m benchmarks
@@ -121,8 +132,8 @@ verify-deploy: .venv/dev .local/graders/installed  ## Test the deploy's whole li
 stage:
 	@test -n "$(STAGE)" || { echo "name the stage: make $(MAKECMDGOALS) STAGE=x"; exit 1; }
 
-# uv installs packages faster than pip, so it is used if it is installed.
-INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+# uv installs packages faster than pip, so it is used if it is installed. Both refuse a package whose hash is not locked.
+INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check) --require-hashes
 
 # Three stamp files record whether .venv contains Python, what `run` needs, and what the tests need.
 .venv/python:
@@ -132,7 +143,7 @@ INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $
 		echo "\`$(PYTHON) -m venv\` failed: on Debian and Ubuntu, \`sudo apt-get install python3-venv\` installs it"; exit 1; }
 	@touch $@
 
-.venv/run: .venv/python requirements.txt local/requirements.txt
+.venv/run: .venv/python local/requirements.txt
 	@echo "Installing the commands' requirements into .venv"
 	@$(INSTALL) -r local/requirements.txt
 	@touch $@
@@ -146,5 +157,5 @@ INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $
 .local/graders/installed: .venv/python tests/deploying/graders-requirements.txt
 	@echo "Installing checkov, cloudsplaining and openapi-python-client into .local/graders"
 	@$(BIN)/python -m venv --clear .local/graders
-	@.local/graders/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploying/graders-requirements.txt
+	@.local/graders/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/deploying/graders-requirements.txt
 	@touch $@

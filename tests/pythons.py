@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 # The versions are copied from infra/deploy/project.py, because importing that module needs the project's requirements.
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 ENVIRONMENTS = ROOT / ".local" / "pythons"
-REQUIREMENTS = ("requirements.txt", "local/requirements.txt", "requirements-dev.txt")
+REQUIREMENTS = ROOT / "requirements-dev.txt"
 TESTS = ("tests/unit", "tests/wiring", "tests/deploying/test_package.py")
 
 
@@ -49,13 +49,13 @@ def _candidates(version: str) -> Iterator[Path]:
 def environment(version: str, interpreter: Path) -> Path:
     """Returns the interpreter of the version's virtual environment, after creating or updating it if necessary."""
     folder = ENVIRONMENTS / version
-    wanted = hashlib.sha256(b"".join((ROOT / each).read_bytes() for each in REQUIREMENTS)).hexdigest()
+    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     stamp, python = folder / "requirements", folder / "bin" / "python"
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"Python {version}: installing the tests' requirements into {folder.relative_to(ROOT)}", flush=True)
         subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "-r", ROOT / "requirements-dev.txt"], check=True)
+        subprocess.run([*install, "--require-hashes", "-r", REQUIREMENTS], check=True)
         stamp.write_text(wanted)
     return python
 

@@ -16,9 +16,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
+from chalice.deploy.packager import LambdaDeploymentPackager
 from chalice.utils import UI, ChaliceZipFile, OSUtils
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from infra.deploy.lock import LockedDependencies, require_locked
 from infra.deploy.machine import lambda_machine, require_fit, this_machine
 from infra.deploy.project import RUNTIME, VENDOR, architecture, remove_compiled_files
 from infra.deploy.target import REPOSITORY, DeployError, Target
@@ -57,11 +60,13 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
     """
     remove_compiled_files()
     osutils, processor = _QuickZips() if target.local else OSUtils(), architecture(config)
-    dependencies = DependencyBuilder(osutils, architecture=processor)
+    dependencies = LockedDependencies(osutils, architecture=processor)
     packager = LambdaDeploymentPackager(osutils, dependencies, UI(StringIO()), processor)
     package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
     try:
         _require_complete(package)
+        if not target.local:
+            require_locked(package)
         remedy = "check whether `pip config list` sets a different platform, and deploy again to build a new package"
         require_runs(target, config, package, remedy)
         if not target.local:
@@ -122,17 +127,15 @@ def _require_complete(package: Path) -> None:
 
 
 def _required(requirements: str) -> set[str]:
-    return {_plain(name) for name in re.findall(r"^([\w.-]+)", requirements, re.MULTILINE)}
+    """Returns the locked requirements for this system and Python."""
+    locked = [Requirement(line) for line in re.findall(r"^\w[^\n\\]*", requirements, re.MULTILINE)]
+    return {canonicalize_name(each.name) for each in locked if not each.marker or each.marker.evaluate()}
 
 
 def _installed(package: Path) -> set[str]:
     """Returns the requirements in a package. Chalice silently omits requirements that it cannot build."""
     with zipfile.ZipFile(package) as file:
-        return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+        return {canonicalize_name(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
 
 
 def package_with(project: Path, digest: str) -> Path:

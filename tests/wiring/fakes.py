@@ -38,6 +38,9 @@ def distributions(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / f"{name}-1.dist-info").mkdir(parents=True)
         (folder / f"{name}-1.dist-info" / "METADATA").touch()
+        # The second field is the digest of an empty file.
+        record = f"{name}-1.dist-info/METADATA,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
+        (folder / f"{name}-1.dist-info" / "RECORD").write_text(record)
     return folder
 
 
