@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.deploy import project
+from infra.deploy import package, project
 from infra.deploy.lock import require_locked
 from infra.deploy.target import DeployError, Target
 
@@ -31,7 +31,8 @@ def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Build:
     """Returns a function that builds a package with a wheel. By default, the lock has the hash of the wheel."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    monkeypatch.setattr(project, "REPOSITORY", tmp_path)
+    for module in (package, project):
+        monkeypatch.setattr(module, "REPOSITORY", tmp_path)
     (tmp_path / "app.py").touch()
 
     def build(tags: str = "py3-none-any", locked: str = "") -> Path:
@@ -46,7 +47,7 @@ def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Build:
         target = Target("prod", tmp_path / "project", False, {}, None)
         config = {"stages": {"prod": {"lambda_architecture": "arm64"}}}
         project.write_project(target, config)
-        return project.build_package(target, config)
+        return package.build_package(target, config)
 
     return build
 
@@ -87,9 +88,9 @@ def test_a_packaged_file_that_differs_from_the_wheels_is_refused_and_the_package
 ) -> None:
     package = build()
     with zipfile.ZipFile(package) as file:
-        files = {each: file.read(each).decode() for each in file.namelist()}
+        files = {each: file.read(each) for each in file.namelist()}
     with zipfile.ZipFile(package, "w") as file:
-        for each, content in {**files, name: text}.items():
+        for each, content in {**files, name: text.encode()}.items():
             file.writestr(each, content)
     if not refused:
         require_locked(package)
