@@ -12,6 +12,7 @@ import pytest
 
 from infra.deploy import project
 from infra.deploy.lock import require_locked
+from infra.deploy.package import build_package
 from infra.deploy.target import DeployError, Target
 
 Build = Callable[..., Path]
@@ -31,7 +32,8 @@ def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Build:
     """Returns a function that builds a package with a wheel. By default, the lock has the hash of the wheel."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    monkeypatch.setattr(project, "REPOSITORY", tmp_path)
+    for module in ("package", "project"):
+        monkeypatch.setattr(f"infra.deploy.{module}.REPOSITORY", tmp_path)
     (tmp_path / "app.py").touch()
 
     def build(tags: str = "py3-none-any", locked: str = "") -> Path:
@@ -46,7 +48,7 @@ def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Build:
         target = Target("prod", tmp_path / "project", False, {}, None)
         config = {"stages": {"prod": {"lambda_architecture": "arm64"}}}
         project.write_project(target, config)
-        return project.build_package(target, config)
+        return build_package(target, config)
 
     return build
 
@@ -87,7 +89,7 @@ def test_a_packaged_file_that_differs_from_the_wheels_is_refused_and_the_package
 ) -> None:
     package = build()
     with zipfile.ZipFile(package) as file:
-        files = {each: file.read(each).decode() for each in file.namelist()}
+        files: dict[str, bytes | str] = {each: file.read(each) for each in file.namelist()}
     with zipfile.ZipFile(package, "w") as file:
         for each, content in {**files, name: text}.items():
             file.writestr(each, content)
