@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from infra.deploy import project
-from infra.deploy.lock import require_locked
 from infra.deploy.package import build_package
 from infra.deploy.target import DeployError, Target
 
@@ -74,28 +73,18 @@ def test_another_wheel_is_refused_with_what_pip_says(build: Build, tags: str, lo
         build(tags, locked)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "refused"),
-    [
-        ("demo.py", "changed", True),
-        ("added.py", "", True),
-        ("demo-1.dist-info/added", "", True),
-        ("chalicelib/own.py", "", False),
-        ("__pycache__/demo.cpython-311.pyc", "", False),
-    ],
-)
+@pytest.mark.parametrize(("name", "text"), [("demo.py", "changed"), ("added.py", ""), ("demo-1.dist-info/added", "")])
 def test_a_packaged_file_that_differs_from_the_wheels_is_refused_and_the_package_not_kept(
-    build: Build, tmp_path: Path, name: str, text: str, refused: bool
+    build: Build, name: str, text: str
 ) -> None:
     package = build()
+    # The package now has bytecode, which the deploy compiled itself.
+    assert build() == package
     with zipfile.ZipFile(package) as file:
         files: dict[str, bytes | str] = {each: file.read(each) for each in file.namelist()}
     with zipfile.ZipFile(package, "w") as file:
         for each, content in {**files, name: text}.items():
             file.writestr(each, content)
-    if not refused:
-        require_locked(package)
-        return
     with pytest.raises(DeployError, match=f"^the package contains {name}, but no locked wheel has this file"):
         build()
     assert not package.exists()
