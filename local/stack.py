@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,18 +30,12 @@ from local.processes import (
     fingerprint,
     require_free_port,
 )
+from local.steps import Say, run_deploy, run_in_parallel, say, timed
 from local.users import GROUPS, Users
 
 ROOT = Path(__file__).parent.parent
 ANSWER_SECONDS = 30
 API_SOURCES = (ROOT / "app.py", ROOT / "chalicelib")
-
-Say = Callable[[str], None]
-
-
-def say(line: str) -> None:
-    """Prints the line in a single write, because several threads print."""
-    print(f"{line}\n", end="", flush=True)
 
 
 @dataclass(frozen=True)
@@ -119,11 +111,11 @@ class Stack:
                 # The key depends on the addresses of the API and of MySQL, because the saved state contains them.
                 key = fingerprint(self.api_url, self.database.address, *self.database.secrets.values())
                 start = partial(self.cloud.start, key)
-                start_cloud = partial(_timed, say, f"MiniStack on port {self.aws_port}", start)
+                start_cloud = partial(timed, say, f"MiniStack on port {self.aws_port}", start)
                 run_in_parallel(start_cloud, partial(self._start_database, say))
                 self._deploy(say)
                 self.cloud.save(key)
-                _timed(say, "seed data", self.database.seed)
+                timed(say, "seed data", self.database.seed)
             return self._finish_start(say)
 
     def _finish_start(self, say: Say) -> dict[str, str]:
@@ -131,7 +123,7 @@ class Stack:
         self._deployed_file.write_text(self._deployment_target)
         self._create_users()
         self._write_environment()
-        _timed(say, f"API on port {self.api_port}", self._start_api)
+        timed(say, f"API on port {self.api_port}", self._start_api)
         return self.variables()
 
     def deploy(self, say: Say = say) -> None:
@@ -219,7 +211,7 @@ class Stack:
         missing = {name: part for name, part in parts.items() if not part.installed}
         if missing:
             say(f"  installing {' and '.join(missing)} (only once)")
-            work = [partial(_timed, say, f"{name} installed", part.install) for name, part in missing.items()]
+            work = [partial(timed, say, f"{name} installed", part.install) for name, part in missing.items()]
             run_in_parallel(*work, _install_requirements)
 
     def _remove_deployment(self) -> None:
@@ -235,7 +227,7 @@ class Stack:
     def _start_database(self, say: Say) -> None:
         """Starts the database server if it is not running, and creates an empty database."""
         if not self.database.runs():
-            _timed(say, f"MariaDB on port {self.db_port}", self.database.start)
+            timed(say, f"MariaDB on port {self.db_port}", self.database.start)
         self.database.recreate()
 
     def _deploy(self, say: Say) -> None:
@@ -255,7 +247,7 @@ class Stack:
         command += ["--local", "--yes", "--origin", self.api_url, "--parameter", "IdTokenMinutes=60"]
         # The permissions of the local deployer change only with MiniStack, so a second deploy need not check them.
         command += ["--unchecked"] if self._is_deployed() else []
-        _timed(say, "deployed", partial(_run, command, variables, say))
+        timed(say, "deployed", partial(run_deploy, command, variables, ROOT, say))
 
     def _deploy_and_restart_api(self, say: Say) -> None:
         """Deploys, and already restarts the API during the smoke test, which is the last step of a deploy."""
@@ -336,28 +328,3 @@ def _install_requirements() -> None:
         installed_here()
     except DeployError as error:
         raise StackError(str(error)) from None
-
-
-def run_in_parallel(*works: Callable[[], object]) -> None:
-    """Runs the functions in ``works`` in parallel, waits for all of them, and raises the first error."""
-    with ThreadPoolExecutor() as pool:
-        futures: list[Future[object]] = [pool.submit(work) for work in works]
-    for future in futures:
-        future.result()
-
-
-def _run(command: list[str], variables: Mapping[str, str], say: Say) -> None:
-    """Runs the deploy, and prints its output as it arrives."""
-    with subprocess.Popen(
-        command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        for line in process.stdout or ():
-            say(f"    {line.rstrip()}")
-    if process.returncode:
-        raise StackError("the deploy failed: fix the problem reported above, and run `make run` again")
-
-
-def _timed(say: Say, label: str, work: Callable[[], object]) -> None:
-    began = time.monotonic()
-    work()
-    say(f"  {label:<40} {time.monotonic() - began:5.1f} s")

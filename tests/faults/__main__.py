@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from chalicelib import clients
-from local.stack import say
+from local.steps import say
 from tests.faults.load import load, outage, silent, soak
 from tests.system.faults import unavailable
 from tests.system.stack import Faulty, running

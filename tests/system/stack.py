@@ -34,7 +34,8 @@ from infra.deploy import project
 from local.cloud import Cloud
 from local.database import Database
 from local.processes import exclusive_lock, fingerprint, free_ports
-from local.stack import Stack, run_in_parallel
+from local.stack import Stack
+from local.steps import run_in_parallel
 from tests.system.calls import Call
 from tests.system.gate import Gate
 from tests.system.system import ROOT, System
