@@ -230,7 +230,7 @@ def _take_final_snapshot(target: Target, rds: Any, say: Say) -> None:
     states = {each["DBClusterIdentifier"]: each["Status"] for page in pages for each in page["DBClusters"]}
     if states.get(cluster, "deleting") == "deleting":
         return
-    name = f"{cluster}-final-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    name = f"{cluster}-final-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
     say(f"database: taking the final snapshot {name}")
     rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=cluster)
     rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=SNAPSHOT_WAIT)

@@ -81,7 +81,7 @@ def test_a_removed_database_leaves_only_its_final_snapshot(account: Account) -> 
     for _ in range(2):
         database.remove(account.target, account.clients, account.said.append)
     [snapshot] = set(database.snapshots(account.target, account.clients)) - set(before)
-    assert re.fullmatch(r"cafe-own-final-\d{8}-\d{6}", snapshot)
+    assert re.fullmatch(r"cafe-own-final-\d{8}-\d{6}-\d{6}", snapshot)
     assert f"database: taking the final snapshot {snapshot}" in account.said
     assert account.said[-1] == "cafe-own-database: deleted"
     assert account.clusters() == []

@@ -192,7 +192,7 @@ def test_the_cluster_loses_its_protection_only_after_its_final_snapshot(
     if takes:
         accepts("rds", "CreateDBClusterSnapshot", calls["create_db_cluster_snapshot"])
         name = calls["create_db_cluster_snapshot"]["DBClusterSnapshotIdentifier"]
-        assert re.fullmatch(r"cafe-test-final-\d{8}-\d{6}", name)
+        assert re.fullmatch(r"cafe-test-final-\d{8}-\d{6}-\d{6}", name)
         assert said[0] == f"database: taking the final snapshot {name}"
 
 
