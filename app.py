@@ -110,7 +110,7 @@ def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
 # --- Sign-in: a token -> the routes that its user may call ------------------------------------------------------------
 
 
-# A removed user's token works until it expires. API Gateway caches the response for 60 seconds, so a minute longer.
+# A removed user's token works until it expires, and a minute longer, because API Gateway caches the response.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
     """Allows the routes that ``chalicelib/sign_in.py`` lists for the groups of the caller."""

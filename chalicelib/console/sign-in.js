@@ -2,7 +2,7 @@
  * Handles sign-in and sessions.
  * The console calls the Cognito user pool directly, and stores tokens only in this browser tab.
  *
- * `token()` waits until a user is signed in, and returns a token that is valid for some minutes.
+ * `token()` waits until a user is signed in, and returns a token that is not about to expire.
  * If the refresh token has expired, a dialog asks for the password. Pending requests continue after sign-in.
  */
 import { config } from "./config.js";

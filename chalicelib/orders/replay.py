@@ -62,7 +62,10 @@ def find_announced(
             for item in answer["Items"]:
                 content, sent_at = facts.of_item(item), datetime.fromisoformat(item["sentAt"]["S"]).timestamp()
                 if (item["kind"]["S"], content.get("outcome")) == ("order", "placed"):
-                    found |= {each for each in content["orderIDs"] if earliest.get(each, inf) <= sent_at}
+                    # Other programs may publish to the topic too, with other facts.
+                    ids = content.get("orderIDs")
+                    names = [each for each in ids if isinstance(each, str)] if isinstance(ids, list) else []
+                    found |= {each for each in names if earliest.get(each, inf) <= sent_at}
             if key := answer.get("LastEvaluatedKey"):
                 queries.append({**query, "ExclusiveStartKey": key})
     except (BotoCoreError, ClientError, Unavailable) as error:

@@ -53,11 +53,12 @@ class Changes:
             self._checked = True
         self._context.ask(lines)
 
-    def apply(self, change: Change, before: Callable[[], None] = lambda: None) -> None:
-        """Applies a change set after a person has confirmed it. ``before`` is called immediately before the change."""
+    def apply(self, change: Change, before: Callable[[], None] = lambda: None, ask: bool = True) -> None:
+        """Applies a change set. If ``ask`` is true, a person must first confirm it. ``before`` is called last."""
         cfn = self._context.clients("cloudformation")
         try:
-            self.confirm(change.lines)
+            if ask:
+                self.confirm(change.lines)
         except BaseException:  # including Ctrl-C
             stacks.discard(change, cfn)
             raise

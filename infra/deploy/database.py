@@ -203,9 +203,10 @@ def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) 
     say(f"database: the password of the functions is rotated every {ROTATION['AutomaticallyAfterDays']} days")
 
 
-def remove(target: Target, clients: Clients, say: Say) -> None:
+def remove(target: Target, clients: Clients, say: Say, may_have_changed: bool = True) -> None:
     """Takes a final snapshot of the stage's own database, and deletes the database.
 
+    If the data has not changed since the final snapshot of an interrupted removal, that snapshot is used.
     The functions must already be deleted, but their roles must still exist. Lambda needs the roles to delete its
     network interfaces, and CloudFormation cannot delete a network that is in use.
     """
@@ -215,7 +216,7 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
     outputs = stacks.outputs(cfn, name)
     if group := outputs.get("SECURITY_GROUP_IDS"):
         _wait_for_interfaces(clients("ec2"), group, say)
-    _take_final_snapshot(target, clients("rds"), say)
+    _take_final_snapshot(target, clients("rds"), say, may_have_changed)
     protection.remove_from_cluster(target, clients)
     if secret := outputs.get("DB_SECRET_ARN"):
         # With a recovery window, the secret's name could not be reused for up to 30 days.
@@ -223,25 +224,40 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
     stacks.delete(cfn, name, say)
 
 
-def _take_final_snapshot(target: Target, rds: Any, say: Say) -> None:
-    """Takes a snapshot of the database, unless an interrupted removal has begun to delete the database."""
-    cluster = f"cafe-{target.stage}"
+def _take_final_snapshot(target: Target, rds: Any, say: Say, may_have_changed: bool) -> None:
+    """Takes a snapshot of the database, unless an interrupted removal has taken it or has begun to delete the data."""
     pages = rds.get_paginator("describe_db_clusters").paginate()
-    states = {each["DBClusterIdentifier"]: each["Status"] for page in pages for each in page["DBClusters"]}
-    if states.get(cluster, "deleting") == "deleting":
+    clusters = {each["DBClusterIdentifier"]: each for page in pages for each in page["DBClusters"]}
+    cluster = clusters.get(f"cafe-{target.stage}")
+    if cluster is None or cluster["Status"] == "deleting":
         return
-    name = f"{cluster}-final-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-    say(f"database: taking the final snapshot {name}")
-    rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=cluster)
+    prefix, own = f"cafe-{target.stage}-final-", cluster.get("DbClusterResourceId")
+    taken = [
+        each["DBClusterSnapshotIdentifier"]
+        for each in _manual_snapshots(target, rds)
+        if each["DBClusterSnapshotIdentifier"].startswith(prefix) and each.get("DbClusterResourceId") == own
+    ]
+    if taken and not may_have_changed:
+        name = max(taken)
+        say(f"database: the final snapshot {name} exists already")
+    else:
+        name = f"{prefix}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+        say(f"database: taking the final snapshot {name}")
+        rds.create_db_cluster_snapshot(
+            DBClusterSnapshotIdentifier=name, DBClusterIdentifier=cluster["DBClusterIdentifier"]
+        )
     rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=SNAPSHOT_WAIT)
 
 
 def snapshots(target: Target, clients: Clients) -> list[str]:
     """Returns the names of all snapshots of the stage's database that are kept until a person deletes them."""
-    pages = clients("rds").get_paginator("describe_db_cluster_snapshots").paginate(SnapshotType="manual")
+    return [each["DBClusterSnapshotIdentifier"] for each in _manual_snapshots(target, clients("rds"))]
+
+
+def _manual_snapshots(target: Target, rds: Any) -> list[dict[str, Any]]:
+    pages = rds.get_paginator("describe_db_cluster_snapshots").paginate(SnapshotType="manual")
     found = [each for page in pages for each in page["DBClusterSnapshots"]]
-    own = [each for each in found if each["DBClusterIdentifier"] == f"cafe-{target.stage}"]
-    return [each["DBClusterSnapshotIdentifier"] for each in own]
+    return [each for each in found if each["DBClusterIdentifier"] == f"cafe-{target.stage}"]
 
 
 def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:

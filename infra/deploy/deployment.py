@@ -92,7 +92,7 @@ class Deployment:
         self.owns_database = location is None
         if location is None:
             stack = database.stack(target, self.clients)
-            protection.remove_after_failure(target, "database", self.clients)
+            protection.remove_after_failure(target, "database", self.clients, self.say)
             self._update(stack)
             location = database.own_location(target, self.clients)
         self.location = location
@@ -104,17 +104,17 @@ class Deployment:
         console = self._console(self.serving.outputs if self.serving else {})
         self.resources = self.context.stack("resources", body, {**self.location.parameters, **parameters, **console})
         waf = self.resources.parameters.get("Waf")
-        protection.remove_after_failure(self.target, "resources", self.clients)
+        protection.remove_after_failure(self.target, "resources", self.clients, self.say)
         self.changed = self._update(self.resources, lambda: disassociate_waf(self.context, self.resources, waf))
         self.outputs = stacks.outputs(self.clients("cloudformation"), self.resources.name)
         self.config = project.configure(self.target, self.outputs, self._orders_since(), self._reserved_concurrency())
         project.write_project(self.target, self.config)
 
-    def _update(self, stack: Stack, before: Callable[[], None] = lambda: None) -> bool:
+    def _update(self, stack: Stack, before: Callable[[], None] = lambda: None, ask: bool = True) -> bool:
         """Updates a stack to its desired state, and returns whether a change was necessary."""
         change = stacks.prepare(stack, self.clients("cloudformation"), self.releases.url, self.say)
         if change:
-            self.changes.apply(change, before)
+            self.changes.apply(change, before, ask)
         else:
             self.say(f"{stack.name}: nothing to change")
         return change is not None
@@ -167,13 +167,15 @@ class Deployment:
         console = self._console(self.outputs)
         if not self.resources.parameters.items() >= console.items():
             self.resources = replace(self.resources, parameters={**self.resources.parameters, **console})
-            self._update(self.resources)
+            # The address follows from the API that a person has confirmed, so the deploy does not ask again.
+            self._update(self.resources, ask=False)
         if not (self.functions_are_current or self.only_code_changed):
             wiring.apply(self.target, wiring.desired(self.target, self.outputs), self.clients, self.say)
 
     def check(self) -> None:
         if not self.functions_are_current:
             require_settings(self.context, self.config, wiring.desired(self.target, self.outputs))
+        # After this line, `local/stack.py` already restarts the local API.
         self.say("check: every setting is correct")
 
     def rotate_password(self) -> None:

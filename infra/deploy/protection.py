@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from infra.deploy import stacks
-from infra.deploy.target import Clients, Target
+from infra.deploy.target import Clients, Say, Target
 
 
 def user_pools(target: Target, cognito: Any) -> Iterator[str]:
@@ -29,7 +29,9 @@ def remove_from_users(target: Target, clients: Clients) -> None:
             DeletionProtection="INACTIVE",
             AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
             Policies={"PasswordPolicy": pool["Policies"]["PasswordPolicy"]},
-            **{name: pool[name] for name in ("AccountRecoverySetting", "UserPoolTags") if pool.get(name)},
+            # AWS sets the tags that begin with "aws:", and refuses them from others.
+            UserPoolTags={key: value for key, value in pool.get("UserPoolTags", {}).items() if key[:4] != "aws:"},
+            **{name: pool[name] for name in ("AccountRecoverySetting",) if pool.get(name)},
         )
 
 
@@ -46,11 +48,16 @@ def remove_from_cluster(target: Target, clients: Clients) -> None:
         rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
 
 
-def remove_after_failure(target: Target, part: str, clients: Clients) -> None:
+def remove_after_failure(target: Target, part: str, clients: Clients, say: Say) -> None:
     """Removes the protection of the users or the database if their stack could not be created.
+
+    Waits for a rollback that is still running, because an interrupted deploy may have left it.
 
     CloudFormation cannot delete a protected resource. Tables stay protected, because they may be an earlier stage's.
     """
-    failed = stacks.find(clients("cloudformation"), target.stack(part))
-    if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
+    cfn, name = clients("cloudformation"), target.stack(part)
+    stack = stacks.find(cfn, name)
+    if stack and stack["StackStatus"] == "ROLLBACK_IN_PROGRESS":
+        stack = stacks.wait(cfn, name, say)
+    if stack and stack["StackStatus"] in stacks.UNUSABLE:
         {"database": remove_from_cluster, "resources": remove_from_users}[part](target, clients)

@@ -23,18 +23,18 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     Every step removes only resources that still exist, so another run finishes an interrupted removal.
     """
     cfn = clients("cloudformation")
+    # If this is refused, nothing has been deleted yet. Users cannot be kept, because a user pool cannot be imported.
+    protection.remove_from_users(target, clients)
     # The API is deleted before the functions that it invokes.
     if acl := stacks.outputs(cfn, target.stack("resources")).get("API_WEB_ACL_ARN"):
         api_settings.disassociate(acl, target, clients, say)
     for api in chalice_record.rest_apis(target, clients):
         clients("apigateway").delete_rest_api(restApiId=api)
         say(f"REST API {api}: deleted")
-    _delete_functions(target, clients, say)
+    had_functions = _delete_functions(target, clients, say)
     if not keep_data:
         # Lambda needs the roles of the functions to delete their network interfaces, so the roles are deleted later.
-        database.remove(target, clients, say)
-    # Users cannot be kept, because a user pool cannot be imported by its name.
-    protection.remove_from_users(target, clients)
+        database.remove(target, clients, say, may_have_changed=had_functions)
     for part in ("resources", "deploys"):
         name = target.stack(part)
         if not stacks.find(cfn, name):
@@ -64,7 +64,8 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     say("left of the stage: " + (" and ".join(remaining) or "nothing"))
 
 
-def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
+def _delete_functions(target: Target, clients: Clients, say: Say) -> bool:
+    """Deletes the functions with their mappings, and returns whether any existed."""
     lambda_ = clients("lambda")
     functions = chalice_record.functions(target, clients)
     for name, mapping in chalice_record.mappings(functions, clients):
@@ -80,6 +81,7 @@ def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
         lambda_.delete_function(FunctionName=configuration["FunctionName"])
     if functions:
         say(f"{len(functions)} functions: deleted")
+    return bool(functions)
 
 
 def _delete(resource: Resource, target: Target, clients: Clients, say: Say) -> None:

@@ -24,6 +24,8 @@ DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
 # SQS blocks the name of a deleted queue for this long. The local cloud does not.
 QUEUE_NAMES_BLOCKED = timedelta(seconds=60)
+# A stack with such a status cannot be updated. The deploy deletes the stack and creates it again.
+UNUSABLE = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
@@ -278,7 +280,7 @@ def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
         stack = wait(cfn, name, say)
         if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
             raise DeployError(why_it_failed(cfn, name))
-    if stack and stack["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"):
+    if stack and stack["StackStatus"] in UNUSABLE:
         say(f"{name}: {stack['StackStatus'].lower().replace('_', ' ')}, so the stack is deleted and created again")
         delete(cfn, name, say)
         stack = None

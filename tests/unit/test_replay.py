@@ -62,6 +62,14 @@ def test_what_was_never_announced_is_announced_whatever_its_age(aws: Aws) -> Non
     assert replay(aws, {"o-1": 3600, "o-2": 3599, "o-4": 3598, "o-5": 1}) == ["o-2", "o-5"]
 
 
+@pytest.mark.parametrize("facts", [{}, {"orderIDs": "o-1"}, {"orderIDs": [{"id": "o-1"}, None]}])
+def test_facts_of_another_program_do_not_stop_announcements(aws: Aws, facts: dict[str, Any]) -> None:
+    content = json.dumps({"outcome": "placed", **facts})
+    values = notices.attributes(kind="order", key="orders/1", facts=content)
+    notices.record(aws, notices.sent(1, NOW - timedelta(seconds=60), MessageAttributes=values))
+    assert replay(aws, {"o-1": 61}) == ["o-1"]
+
+
 def test_a_usual_batch_costs_no_read(aws: Aws) -> None:
     reads = aws.calls(aws.dynamodb, "Query")
     assert replay(aws, {"o-1": 4, "o-2": 0}) == ["o-1", "o-2"]

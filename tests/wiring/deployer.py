@@ -26,6 +26,7 @@ LIMIT = "arn:aws:iam::123456789012:policy/deployers/cafe-boundary"
 LIMITED = {"iam:PermissionsBoundary": LIMIT}
 OWN, NEW = {"aws:ResourceTag/app": "cafe"}, {"aws:RequestTag/app": "cafe"}
 THROUGH = {"aws:CalledVia": "cloudformation.amazonaws.com"}
+API_NAME = "apigateway:Resource/ApiName"
 POOL = f"arn:aws:cognito-idp:{HERE}:userpool/eu-central-1_x"
 
 # What the deployer must be able to do, and the requests next to it that must be denied.
@@ -69,13 +70,16 @@ ATTEMPTS: list[tuple[bool, str, str, Context]] = [
     ),
     (True, "cognito-idp:TagResource", POOL, NEW | THROUGH),
     (False, "cognito-idp:TagResource", POOL, NEW),
+    # Cognito also checks TagResource when `make destroy` removes a pool's protection with UpdateUserPool.
+    (True, "cognito-idp:TagResource", POOL, NEW | OWN),
+    # `make user` runs with the same permissions as the deploy.
+    *((True, f"cognito-idp:Admin{call}", POOL, OWN) for call in ("CreateUser", "GetUser", "ListGroupsForUser")),
     (True, "logs:PutQueryDefinition", "*", THROUGH),
     (False, "logs:PutQueryDefinition", "*", {}),
-    (
-        False,
-        "apigateway:DELETE",
-        "arn:aws:apigateway:eu-central-1::/restapis/1",
-        {"apigateway:Resource/ApiName": "tills"},
+    # Version 0.1.0 named its API "cafe".
+    *(
+        (name != "tills", "apigateway:DELETE", "arn:aws:apigateway:eu-central-1::/restapis/1", {API_NAME: name})
+        for name in ("cafe", "cafe-prod", "tills")
     ),
 ]
 

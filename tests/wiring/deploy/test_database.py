@@ -183,7 +183,7 @@ def test_the_cluster_loses_its_protection_only_after_its_final_snapshot(
     """An interrupted removal is repeated, and must not fail on a cluster that it has begun to delete."""
     rds, cfn = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), CloudFormation("CREATE_COMPLETE")
     clusters = [{"DBClusterIdentifier": "cafe-test", "Status": status}] if status else []
-    rds.get_paginator.return_value.paginate.return_value = [{"DBClusters": clusters}]
+    rds.get_paginator.return_value.paginate.return_value = [{"DBClusters": clusters, "DBClusterSnapshots": []}]
     database.remove(target, {"cloudformation": cfn, "rds": rds}.__getitem__, said.append)
     calls = {name: given for name, _, given in rds.mock_calls if "paginat" not in name}
     taking = ["create_db_cluster_snapshot", "get_waiter", "get_waiter().wait"] if takes else []
@@ -194,6 +194,28 @@ def test_the_cluster_loses_its_protection_only_after_its_final_snapshot(
         name = calls["create_db_cluster_snapshot"]["DBClusterSnapshotIdentifier"]
         assert re.fullmatch(r"cafe-test-final-\d{8}-\d{6}-\d{6}", name)
         assert said[0] == f"database: taking the final snapshot {name}"
+
+
+@pytest.mark.parametrize(("may_have_changed", "takes"), [(False, False), (True, True)])
+def test_a_repeated_removal_uses_its_final_snapshot_unless_functions_may_have_changed_the_data(
+    target: Target, may_have_changed: bool, takes: bool, said: list[str]
+) -> None:
+    rds, cfn = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), CloudFormation("CREATE_COMPLETE")
+    cluster = {"DBClusterIdentifier": "cafe-test", "Status": "available", "DbClusterResourceId": "cluster-2"}
+    snapshots = [
+        {
+            "DBClusterIdentifier": "cafe-test",
+            "DBClusterSnapshotIdentifier": f"cafe-test-{name}",
+            "DbClusterResourceId": of,
+        }
+        # The first is of an earlier stage with this name, and a person took the second.
+        for name, of in (("final-1", "cluster-1"), ("by-hand", "cluster-2"), ("final-2", "cluster-2"))
+    ]
+    pages = [{"DBClusters": [cluster], "DBClusterSnapshots": snapshots}]
+    rds.get_paginator.return_value.paginate.return_value = pages
+    database.remove(target, {"cloudformation": cfn, "rds": rds}.__getitem__, said.append, may_have_changed)
+    assert rds.create_db_cluster_snapshot.called == takes
+    assert (said[0] == "database: the final snapshot cafe-test-final-2 exists already") != takes
 
 
 class Secrets:

@@ -28,7 +28,7 @@ def test_tables_and_users_are_protected_and_outlive_a_stack_that_replaces_them(t
 def test_an_unprotected_user_pool_keeps_its_other_settings(target: Target, template: Template) -> None:
     """UpdateUserPool resets every setting that it is not given."""
     properties = template.properties("UserPool")
-    pool = {**properties, "UserPoolTags": {"app": "cafe"}}
+    pool = {**properties, "UserPoolTags": {"app": "cafe", "aws:cloudformation:stack-name": "cafe-test-resources"}}
     names = [{"Id": f"eu_{stage}", "Name": f"cafe-{stage}-users"} for stage in ("t", "test", "test-2")]
     updated: list[dict[str, Any]] = []
     cognito = SimpleNamespace(
@@ -40,18 +40,31 @@ def test_an_unprotected_user_pool_keeps_its_other_settings(target: Target, templ
     [given] = updated
     accepts("cognito-idp", "UpdateUserPool", given)
     kept = {name: value for name, value in pool.items() if name not in ("UserPoolName", "UsernameConfiguration")}
+    kept["UserPoolTags"] = {"app": "cafe"}
     assert given == {**kept, "UserPoolId": "eu_test", "DeletionProtection": "INACTIVE"}
 
 
 @pytest.mark.parametrize(("part", "name"), [("database", "cluster"), ("resources", "users")])
 @pytest.mark.parametrize(
-    ("status", "goes"), [("ROLLBACK_FAILED", True), ("UPDATE_COMPLETE", False), ("DELETE_FAILED", False), (None, False)]
+    ("status", "goes"),
+    [
+        *(("ROLLBACK_FAILED", True), ("DELETE_FAILED", True), ("UPDATE_COMPLETE", False), (None, False)),
+        # An interrupted deploy left a rollback, which fails later.
+        ("ROLLBACK_IN_PROGRESS", True),
+    ],
 )
 def test_the_protection_goes_without_a_question_only_if_the_stack_was_never_complete(
-    target: Target, part: str, name: str, status: str | None, goes: bool, monkeypatch: pytest.MonkeyPatch
+    target: Target,
+    part: str,
+    name: str,
+    status: str | None,
+    goes: bool,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     removed: list[str] = []
     for each in ("cluster", "users"):
         monkeypatch.setattr(protection, f"remove_from_{each}", lambda *_, each=each: removed.append(each))
-    protection.remove_after_failure(target, part, {"cloudformation": CloudFormation(status)}.__getitem__)
+    cfn = CloudFormation(status, "ROLLBACK_FAILED")
+    protection.remove_after_failure(target, part, {"cloudformation": cfn}.__getitem__, said.append)
     assert removed == ([name] if goes else [])
