@@ -48,7 +48,7 @@ class Upgrade(Api):
     version: str
     old: Checkout
     new: Checkout
-    # What the old version stored and answered.
+    # The fill stores these items, and the old version answered with them.
     before: dict[str, Any] = field(default_factory=dict)
 
     def aws(self, service: str) -> Any:

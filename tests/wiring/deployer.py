@@ -29,7 +29,7 @@ THROUGH = {"aws:CalledVia": "cloudformation.amazonaws.com"}
 API_NAME = "apigateway:Resource/ApiName"
 POOL = f"arn:aws:cognito-idp:{HERE}:userpool/eu-central-1_x"
 
-# What the deployer must be able to do, and the requests next to it that must be denied.
+# Requests that the policies must allow (True), and similar requests that they must deny (False).
 ATTEMPTS: list[tuple[bool, str, str, Context]] = [
     (True, "iam:CreateRole", ROLE, LIMITED),
     (False, "iam:CreateRole", ROLE, {}),
