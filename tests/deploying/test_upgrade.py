@@ -48,7 +48,7 @@ class Upgrade(Api):
     version: str
     old: Checkout
     new: Checkout
-    # The fill stores these items, and the old version answered with them.
+    # Everything that the old version stored and returned.
     before: dict[str, Any] = field(default_factory=dict)
 
     def aws(self, service: str) -> Any:
