@@ -50,15 +50,15 @@ class Api:
 
     place: Place
     stage: str
-    # A manager's token from each user pool.
+    # A manager's token from each client of a user pool.
     tokens: dict[str, str] = field(default_factory=dict)
 
     def token(self) -> dict[str, str]:
         """Returns the header with the token. In 0.1.0, a stage has no users and needs no token."""
-        pool = self.place.account.outputs(self.stage).get("UserPoolId")
-        if pool and pool not in self.tokens:
-            self.tokens[pool] = self.place.account.managers_token(self.stage)
-        return {"Authorization": self.tokens[pool]} if pool else {}
+        client = self.place.account.outputs(self.stage).get("UserPoolClientId")
+        if client and client not in self.tokens:
+            self.tokens[client] = self.place.account.managers_token(self.stage)
+        return {"Authorization": self.tokens[client]} if client else {}
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         [api] = self.place.account.apis(self.stage)
