@@ -150,8 +150,11 @@ class Account:
 
     def managers_token(self, stage: str) -> str:
         outputs, cognito = self.outputs(stage), self.aws("cognito-idp")
-        password = people.add(cognito, outputs["UserPoolId"], "mia", "managers")
-        answer = people.sign_in(cognito, outputs["UserPoolClientId"], "mia", password)
+        # A new client may be of the same pool.
+        client = outputs["UserPoolClientId"]
+        name = f"mia-{client.lower()}"
+        password = people.add(cognito, outputs["UserPoolId"], name, "managers")
+        answer = people.sign_in(cognito, client, name, password)
         return str(answer["AuthenticationResult"]["IdToken"])
 
     def state(self, stage: str) -> dict[str, Any]:
