@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chalicelib import queues
 from chalicelib.errors import Conflict, InvalidRequest, Unavailable
 from chalicelib.orders import listing, placing
-from chalicelib.orders.order import ORDER_ID, Item, Order
+from chalicelib.orders.order import BLANK, ORDER_ID, Item, Order
 from chalicelib.orders.store import _insertion
 from chalicelib.rest import Page
 from tests.unit.cloud import Aws
@@ -126,12 +126,15 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["orderID", "customerID", "item", "quantity", "items", "note"])
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"), min_size=1).filter(
-    str.strip
-)
-PAIR = {"item": TEXT.map(lambda text: text[:200]).filter(str.strip), "quantity": st.integers(1, 10_000)}
+def is_visible(text: str) -> bool:
+    return not BLANK.fullmatch(text)
+
+
+CHARACTERS = st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff")
+TEXT = st.text(CHARACTERS, min_size=1).filter(is_visible)
+PAIR = {"item": TEXT.map(lambda text: text[:200]).filter(is_visible), "quantity": st.integers(1, 10_000)}
 ORDERS = st.fixed_dictionaries(
-    {"customerID": TEXT.map(lambda text: unicodedata.normalize("NFC", text)[:64]).filter(str.strip)},
+    {"customerID": TEXT.map(lambda text: unicodedata.normalize("NFC", text)[:64]).filter(is_visible)},
     optional={"orderID": st.from_regex(ORDER_ID, fullmatch=True), "note": st.just("") | TEXT},
 )
 
