@@ -48,7 +48,9 @@ RECORD_UPDATES = _INSERT + _STAGED.format(
 )
 RECORD_INSERTS = _INSERT + _STAGED.format(is_new="TRUE", lock="", condition="beans.id > %s")
 FORGET = ("DELETE FROM upload_changes WHERE upload_id = %s", "DELETE FROM upload_suppliers WHERE upload_id = %s")
-EXPIRE = "DELETE FROM {} WHERE imported_at < NOW() - INTERVAL %s DAY LIMIT %s"
+# This reads without locks. A search by age in the DELETE itself could lock the records of other imports.
+EXPIRED = "SELECT upload_id FROM {} WHERE imported_at < NOW() - INTERVAL %s DAY ORDER BY imported_at LIMIT 1"
+EXPIRE = "DELETE FROM {} WHERE upload_id = %s LIMIT %s"
 
 # Imports lock suppliers in the order of their names, so an undo and an import cannot deadlock.
 LOCK_SUPPLIERS = """
@@ -115,9 +117,11 @@ def forget(cursor: Cursor, upload_id: str) -> None:
 
 
 def expire(cursor: Cursor) -> None:
-    """Deletes some records of old imports."""
+    """Deletes some records of the oldest import, if they have expired."""
     for table in ("upload_changes", "upload_suppliers"):
-        cursor.execute(EXPIRE.format(table), (records.KEPT.days, EXPIRED_AT_ONCE))
+        if cursor.execute(EXPIRED.format(table), (records.KEPT.days,)):
+            (upload_id,) = cursor.fetchone() or ("",)
+            cursor.execute(EXPIRE.format(table), (upload_id, EXPIRED_AT_ONCE))
 
 
 def undo(cursor: Cursor, upload_id: str) -> Undone:

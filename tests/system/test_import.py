@@ -356,6 +356,18 @@ def test_simultaneous_imports_of_new_suppliers_do_not_block_each_other(cafe: Caf
     assert cafe.query("SELECT COUNT(*) FROM beans") == [(2_400,)]
 
 
+def test_an_import_deletes_the_expired_records_of_another_import_and_no_others(cafe: Cafe) -> None:
+    for name in ("old", "new", "last"):
+        cafe.receive(cafe.upload(f"{name},t,p,1,d,1\n", key=f"inventory/{name}.csv"))
+        for table in ("upload_changes", "upload_suppliers"):
+            if name == "old":
+                cafe.query(f"UPDATE {table} SET imported_at = NOW() - INTERVAL 91 DAY")
+            elif name == "new":
+                cafe.query(f"UPDATE {table} SET imported_at = NOW() - INTERVAL 89 DAY")
+    assert cafe.query("SELECT supplier_name FROM upload_changes ORDER BY supplier_name") == [("last",), ("new",)]
+    assert cafe.query("SELECT COUNT(*) FROM upload_suppliers") == [(2,)]
+
+
 def test_an_import_locks_only_its_own_suppliers_and_beans(cafe: Cafe) -> None:
     cafe.lock_seconds = 1
     rows = [f"S{n % 40:02},t,p{n},1,d,{n}\n" for n in range(400)]

@@ -31,7 +31,7 @@ def test_the_state_machines_get_the_consoles_address_when_it_changes(
     caller = cast(CallerIdentity, None)
     context = Context(replace(target, origins=origins), lambda *_: cfn, caller, lambda _: None, said.append)
     deployment = Deployment(context)
-    deployment.changes = cast(Changes, SimpleNamespace(apply=lambda change, _: stacks.apply(change, cfn, said.append)))
+    deployment.changes = cast(Changes, SimpleNamespace(apply=lambda change, *_: stacks.apply(change, cfn, said.append)))
     deployment.releases = cast(Releases, SimpleNamespace(url=lambda _: "https://template"))
     body = "Parameters: {Stage: {}, ConsoleUrl: {}}"
     deployment.resources = Stack("cafe-test-resources", body, {"ConsoleUrl": before} if before else {}, {})
