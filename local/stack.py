@@ -250,7 +250,7 @@ class Stack:
         timed(say, "deployed", partial(run_deploy, command, variables, ROOT, say))
 
     def _deploy_and_restart_api(self, say: Say) -> None:
-        """Deploys, and already restarts the API during the smoke test, which is the last step of a deploy."""
+        """Deploys, and restarts the API while the deploy still runs its last step, the smoke test."""
         with ThreadPoolExecutor() as pool:
             restarts: list[Future[None]] = []
 

@@ -21,7 +21,7 @@ from chalicelib.timeline import periods, timestamp
 
 # Replacing a mapping takes longer than this, so younger records are not looked up. Most records are younger.
 FRESH_SECONDS = 5
-# DynamoDB gives the time of a record in whole seconds, and SNS has another clock.
+# DynamoDB rounds a record's time to seconds, and the clock of SNS may differ.
 TOLERANCE_SECONDS = 2
 PAGE = 100
 

@@ -167,7 +167,7 @@ class Deployment:
         console = self._console(self.outputs)
         if not self.resources.parameters.items() >= console.items():
             self.resources = replace(self.resources, parameters={**self.resources.parameters, **console})
-            # The address follows from the API that a person has confirmed, so the deploy does not ask again.
+            # A person has already confirmed the API, and its address follows from it.
             self._update(self.resources, ask=False)
         if not (self.functions_are_current or self.only_code_changed):
             wiring.apply(self.target, wiring.desired(self.target, self.outputs), self.clients, self.say)

@@ -29,7 +29,7 @@ def remove_from_users(target: Target, clients: Clients) -> None:
             DeletionProtection="INACTIVE",
             AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
             Policies={"PasswordPolicy": pool["Policies"]["PasswordPolicy"]},
-            # AWS sets the tags that begin with "aws:", and refuses them from others.
+            # Only AWS itself can set tags that begin with "aws:".
             UserPoolTags={key: value for key, value in pool.get("UserPoolTags", {}).items() if key[:4] != "aws:"},
             **{name: pool[name] for name in ("AccountRecoverySetting",) if pool.get(name)},
         )
