@@ -190,7 +190,8 @@ def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(aws: Aws, ret
     with refusing(aws.sqs, "send_message_batch", "AccessDenied", 403):
         assert store(aws, {"Records": [message("poison", received=5)]}) == ["m-1"]
     [(handle, seconds)] = retries
-    assert handle == "r-1" and 8 <= seconds <= 16
+    assert handle == "r-1"
+    assert 8 <= seconds <= 16
 
 
 THROTTLED = {"Error": {"Code": "ThrottlingError", "Message": "slower"}}
