@@ -271,9 +271,9 @@ def _deliveries(message: Message) -> int:
     return int(message["attributes"]["ApproximateReceiveCount"])
 
 
-def _age(message: Message, now: float) -> float:
+def _age(message: Message, now: float) -> int:
     """Returns the seconds since the message was sent. A redrive sends a new message."""
-    return now - int(message["attributes"]["SentTimestamp"]) / 1000
+    return int(now - int(message["attributes"]["SentTimestamp"]) / 1000)
 
 
 def _history(message: Message) -> dict[str, str]:
