@@ -23,12 +23,12 @@ UNITS = {
     "OrdersStored": "Count",
     "OrdersDoubled": "Count",
     "OrdersRejected": "Count",
-    "OrderAge": "Seconds",
     "Reports": "Count",
     "ReportDuration": "Seconds",
     "RowsGood": "Count",
     "RowsBad": "Count",
     "BytesMeasured": "Bytes",
+    "WaitSeconds": "Seconds",
 }
 
 log = logger("metrics")

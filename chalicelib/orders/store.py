@@ -77,7 +77,7 @@ def store_orders(
     dead = _send_to_dead_letters(given_up, sqs, dead_letter_url)
     retried = [each.message for each in failed if each.message["messageId"] not in dead]
     # SQS's own metric of a message's age ignores messages that were delivered more than three times.
-    metrics.emit({"OrderAge": max((_age(message, now) for message in retried), default=0)})
+    metrics.emit({"WaitSeconds": max((_age(message, now) for message in retried), default=0)}, what="orders")
     _delay(retried, sqs, queue_url)
     return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in retried]}
 
