@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.orders import store
+from chalicelib import retries
 from chalicelib.reports import MODES
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
@@ -31,10 +31,17 @@ def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batc
     assert template.properties("OrdersQueue")["VisibilityTimeout"] >= 6 * timeout + window
 
 
-def test_after_five_tries_a_message_moves_to_the_dead_letter_queue(template: Template) -> None:
+def test_sqs_moves_no_order_before_store_orders_has_tried_it_for_24_hours(
+    template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
     redrive = template.properties("OrdersQueue")["RedrivePolicy"]
-    assert redrive["maxReceiveCount"] == store.TRIES == 5
     assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
+    monkeypatch.setattr("random.uniform", min)
+    received, seconds = 0, 0
+    while seconds < retries.GIVE_UP_SECONDS:
+        received += 1
+        seconds += retries.pause(received)
+    assert received < redrive["maxReceiveCount"] == 1000
 
 
 def test_only_sns_may_send_to_a_queue_and_only_undelivered_messages_of_the_two_topics(template: Template) -> None:
