@@ -181,7 +181,7 @@ def test_a_basic_stage_has_only_the_free_alarms_of_queues_reports_and_the_api(
     assert basic.items() <= alarms.items()
     assert {each["MetricName"] for each in basic.values()} == {
         *("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge"),
-        *("ExecutionsFailed", "5XXError", "NumberOfNotificationsFailedToRedriveToDlq"),
+        *("ExecutionsFailed", "5XXError", "NumberOfNotificationsFailedToRedriveToDlq", "WaitSeconds"),
     }
 
 
