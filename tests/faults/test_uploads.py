@@ -218,6 +218,6 @@ def test_what_s3_refuses_waits_for_a_person(system: Faulty, record: Record) -> N
         with system.wire.fault(**READ, fault=denied):
             upload(system, file)
             letter = letters.one(file.key)
-        assert letter["why"].startswith("AWS refused GetObject: ")
+        assert letter["why"].startswith("AWS refused GetObject (AccessDenied)")
         counting.redrive(system, file.key)
         record(count_uploads(system, [file]))
