@@ -68,7 +68,7 @@ def test_an_upload_that_failed_every_retry_is_imported_by_a_redrive(system: Syst
         key = system.upload(f"inventory/{supplier}.csv", f"{HEADER}{supplier},x,y,1,,5\n")
         found = letters.one(key)
     assert (found["kind"], found["what"], found["tries"]) == ("upload", f"upload {key}", 3)
-    assert "AWS refused GetObject" in found["why"]
+    assert "AccessDenied" in found["why"]
     [message] = [each for each in messages(system, "FAILURES_QUEUE_URL") if each["MessageId"] == found["id"]]
     assert json.loads(message["Body"])["requestContext"]["condition"] == "RetriesExhausted"
     assert letters.redrive(found["id"])["redriven"] == 1
