@@ -10,19 +10,14 @@ from typing import Any
 
 # AWS publishes queue metrics and evaluates alarms once a minute.
 SECONDS = 5
-# Each queue metric keeps its points of the last hour.
-KEPT_POINTS = 3600 // SECONDS
-# AWS leaves messages that were received more than three times out of a queue's age. AWS defines all queue metrics at
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html.
-COUNTED_RECEIVES = 3
 ACTIONS = {"OK": "OKActions", "ALARM": "AlarmActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
 STATES = {"notBreaching": "OK", "breaching": "ALARM", "missing": "INSUFFICIENT_DATA"}
 COMPARISONS = {"GreaterThan": gt, "GreaterThanOrEqualTo": ge, "LessThan": lt, "LessThanOrEqualTo": le}
-REGION_NAMES = {"us-east-1": "US East (N. Virginia)"}
+SETTINGS = ("MetricName", "Namespace", "Unit", "Period", "EvaluationPeriods", "ComparisonOperator", "Threshold")
 
 
 def queue_metrics() -> None:
-    """AWS publishes metrics of every SQS queue, and evaluates every alarm, once a minute.
+    """AWS publishes the metrics of SQS queues, and evaluates all alarms, every minute.
 
     MiniStack publishes no queue metrics, and evaluates alarms only when a client puts metric data. The alarms
     ``orders-dead`` and ``failures`` watch the number of visible messages. This patch publishes and evaluates every five
@@ -44,7 +39,8 @@ def queue_metrics() -> None:
             with request_scope(account, region):
                 for name, value in _figures(list(queue["messages"])).items():
                     cloudwatch.record_metric("AWS/SQS", name, value, dimensions={"QueueName": queue["name"]})
-                    del cloudwatch._metrics["AWS/SQS", name, f"QueueName={queue['name']}"][:-KEPT_POINTS]
+                    # The points of the last hour are enough.
+                    del cloudwatch._metrics["AWS/SQS", name, f"QueueName={queue['name']}"][: -3600 // SECONDS]
         for account, region in {key[:2] for key in list(cloudwatch._alarms._data)}:
             with request_scope(account, region):
                 cloudwatch._evaluate_all_alarms()
@@ -56,7 +52,9 @@ def _figures(messages: list[dict[str, Any]]) -> dict[str, int]:
     now = time.time()
     hidden = [each for each in messages if each["visible_at"] > now]
     delayed = sum(each["receive_count"] == 0 for each in hidden)
-    sent = [each["sent_at"] for each in messages if each["receive_count"] <= COUNTED_RECEIVES]
+    # AWS leaves out messages that were received more than three times, according to "Available CloudWatch metrics for
+    # Amazon SQS".
+    sent = [each["sent_at"] for each in messages if each["receive_count"] <= 3]
     return {
         "ApproximateNumberOfMessagesVisible": len(messages) - len(hidden),
         "ApproximateNumberOfMessagesNotVisible": len(hidden) - delayed,
@@ -66,7 +64,7 @@ def _figures(messages: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def alarm_evaluation() -> None:
-    """AWS evaluates only the metric with exactly the alarm's dimensions, and treats missing data as the alarm requires.
+    """AWS evaluates only the metric with the alarm's dimensions. AWS treats missing data as the alarm requires.
 
     MiniStack mixes all metrics with the same name, so a message in any queue would raise the alarms of all queues.
     MiniStack also never changes an alarm's state while there is no data.
@@ -86,8 +84,7 @@ def alarm_evaluation() -> None:
             compare = COMPARISONS[alarm["ComparisonOperator"].removesuffix("Threshold")]
             state = "ALARM" if compare(value, alarm["Threshold"]) else "OK"
         if state != alarm["StateValue"]:
-            now = datetime.now(UTC).strftime("%d/%m/%y %H:%M:%S")
-            reason = f"Threshold Crossed: 1 datapoint [{value} ({now})], and the threshold is {alarm['Threshold']}."
+            reason = f"Threshold Crossed: the datapoint is {value}, and the threshold is {alarm['Threshold']}."
             change = {"AlarmName": alarm["AlarmName"], "StateValue": state, "StateReason": reason}
             cloudwatch._set_alarm_state({}, change, is_cbor=False, is_json=True)
 
@@ -95,49 +92,42 @@ def alarm_evaluation() -> None:
 
 
 def alarm_messages() -> None:
-    """AWS sends an alarm with its ARN and all its settings, if the topic's policy allows CloudWatch to publish.
+    """AWS sends all settings of an alarm in its message. The topic's policy must allow CloudWatch to publish.
 
     MiniStack omits some fields and ignores the policy. The inbox stores the message.
     """
-    from ministack.core.responses import get_account_id, get_region, new_uuid
+    from ministack.core.responses import get_account_id, new_uuid
     from ministack.services import cloudwatch, sns
 
-    own = ("AlarmName", "AlarmDescription", "AlarmArn", *ACTIONS.values())
-    settings = ("MetricName", "Namespace", "Unit", "Period", "EvaluationPeriods", "Threshold", "TreatMissingData")
+    def timestamp(seconds: float) -> str:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000")
 
     def send(alarm: dict[str, Any], old_state: str, new_state: str, reason: str) -> None:
-        times = (datetime.fromtimestamp(at, UTC) for at in (time.time(), alarm["AlarmConfigurationUpdatedTimestamp"]))
-        changed, configured = (each.strftime("%Y-%m-%dT%H:%M:%S.000+0000") for each in times)
-        place = REGION_NAMES.get(get_region(), get_region())
-        extended = alarm.get("ExtendedStatistic")
-        kind = "ExtendedStatistic" if extended else "Statistic"
+        region, extended = "US East (N. Virginia)", alarm.get("ExtendedStatistic")
+        kind, statistic = ("ExtendedStatistic", extended) if extended else ("Statistic", alarm["Statistic"].upper())
         message = {
-            **{name: alarm[name] for name in own},
-            **{"AWSAccountId": get_account_id(), "Region": place, "AlarmConfigurationUpdatedTimestamp": configured},
-            **{"OldStateValue": old_state, "NewStateValue": new_state},
-            **{"NewStateReason": reason, "StateChangeTime": changed},
+            **{name: alarm[name] for name in ("AlarmName", "AlarmDescription", "AlarmArn", *ACTIONS.values())},
+            **{"AWSAccountId": get_account_id(), "Region": region, "StateChangeTime": timestamp(time.time())},
+            "AlarmConfigurationUpdatedTimestamp": timestamp(alarm["AlarmConfigurationUpdatedTimestamp"]),
+            **{"OldStateValue": old_state, "NewStateValue": new_state, "NewStateReason": reason},
             "Trigger": {
-                **{name: alarm[name] for name in (*settings, "ComparisonOperator")},
-                **{
-                    "StatisticType": kind,
-                    kind: extended or alarm[kind].upper(),
-                    "EvaluateLowSampleCountPercentile": "",
-                },
+                **{name: alarm[name] for name in (*SETTINGS, "TreatMissingData")},
+                **{"StatisticType": kind, kind: statistic, "EvaluateLowSampleCountPercentile": ""},
                 "Dimensions": [{"value": each["Value"], "name": each["Name"]} for each in alarm["Dimensions"]],
             },
         }
         for topic in alarm[ACTIONS[new_state]] if alarm["ActionsEnabled"] else ():
             if sns.topic_policy_allows(topic, "cloudwatch.amazonaws.com", alarm["AlarmArn"], get_account_id()):
-                subject = f'{new_state}: "{alarm["AlarmName"]}" in {place}'
+                subject = f'{new_state}: "{alarm["AlarmName"]}" in {region}'
                 sns._fanout(topic, new_uuid(), json.dumps(message), subject[:100])
 
     cloudwatch._dispatch_alarm_actions = send
 
 
 def embedded_metrics() -> None:
-    """AWS extracts metrics from log lines in the embedded metric format.
+    """AWS extracts metrics from log lines in the embedded metric format. The project's own metrics use this format.
 
-    MiniStack stores such lines only as logs. The project's own metrics are written in this format.
+    MiniStack stores such lines only as logs.
     """
     from ministack.services import cloudwatch, lambda_svc
 
@@ -150,9 +140,8 @@ def embedded_metrics() -> None:
         for record in map(json.loads, lines):
             for directive in record["_aws"]["CloudWatchMetrics"]:
                 dimensions = {name: record[name] for name in directive["Dimensions"][0]}
-                for metric in directive["Metrics"]:
-                    names = directive["Namespace"], metric["Name"], dimensions
-                    point = record["_aws"]["Timestamp"] / 1000, metric["Unit"], record[metric["Name"]]
-                    cloudwatch._store_datum(*names, *point, values=None, counts=None, stat_values=None)
+                for each in directive["Metrics"]:
+                    point = record["_aws"]["Timestamp"] / 1000, each["Unit"], record[each["Name"]]
+                    cloudwatch._store_datum(directive["Namespace"], each["Name"], dimensions, *point, None, None, None)
 
     lambda_svc._emit_lambda_logs = write_logs_and_metrics

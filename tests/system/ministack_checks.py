@@ -8,11 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
@@ -198,78 +196,57 @@ def lambda_subscribers(emulator: Emulator) -> bool:
 
 
 def queue_metrics(emulator: Emulator) -> bool:
-    def ages() -> list[float]:
-        """Returns the latest age of both queues, or fewer ages while a queue has no metrics."""
-        dimensions = [[{"Name": "QueueName", "Value": name}] for name in ("waits", "tried")]
-        metrics = [
-            {"Namespace": "AWS/SQS", "MetricName": "ApproximateAgeOfOldestMessage", "Dimensions": d} for d in dimensions
-        ]
-        stat = {"Period": 60, "Stat": "Maximum"}
-        queries = [{"Id": f"m{n}", "MetricStat": {"Metric": metric, **stat}} for n, metric in enumerate(metrics)]
-        now = datetime.now(UTC)
-        times = {"StartTime": now - timedelta(minutes=5), "EndTime": now + timedelta(minutes=1)}
-        results = emulator.client("cloudwatch").get_metric_data(MetricDataQueries=queries, **times)["MetricDataResults"]
-        return [max(each["Values"]) for each in results if each["Values"]]
-
-    for name in ("waits", "tried"):
-        emulator.client("sqs").send_message(QueueUrl=emulator.queue(name)[0], MessageBody="x")
+    sqs = emulator.client("sqs")
+    for name in ("waiting", "tried"):
+        url, dimensions = emulator.queue(name)[0], [{"Name": "QueueName", "Value": name}]
+        _put_alarm(emulator, name, "AWS/SQS", "ApproximateAgeOfOldestMessage", Dimensions=dimensions)
+        sqs.send_message(QueueUrl=url, MessageBody="x")
+    # AWS leaves a message that was received four times out of the queue's age.
     for _ in range(4):
-        # AWS leaves a message that was received more than three times out of the queue's age.
-        assert emulator.client("sqs").receive_message(QueueUrl=emulator.queue("tried")[0], VisibilityTimeout=0)[
-            "Messages"
-        ]
+        sqs.receive_message(QueueUrl=url, VisibilityTimeout=0)
     with suppress(AssertionError):
-        return wait_for(lambda: (found := ages()) and found[0] > 0 and found[1] == 0, "the queues' ages", seconds=15)
+        wait_for(lambda: _alarm_state(emulator, "waiting") == "ALARM", "an alarm", seconds=15)
+        return _alarm_state(emulator, "tried") == "OK"
     return False
 
 
 def alarm_evaluation(emulator: Emulator) -> bool:
-    cloudwatch = emulator.client("cloudwatch")
-    name = {"Namespace": "Own", "MetricName": "Waiting"}
-
-    def put(queue: str) -> None:
-        point = {"MetricName": "Waiting", "Value": 1, "Dimensions": [{"Name": "Queue", "Value": queue}]}
-        cloudwatch.put_metric_data(Namespace="Own", MetricData=[point])
-
-    def state() -> str:
-        return str(cloudwatch.describe_alarms(AlarmNames=["waiting"])["MetricAlarms"][0]["StateValue"])
-
-    put("another")
-    _put_alarm(cloudwatch, "waiting", **name, Dimensions=[{"Name": "Queue", "Value": "watched"}])
-    before = state()
-    put("watched")
-    return (before, state()) == ("OK", "ALARM")
+    queues = [[{"Name": "Queue", "Value": name}] for name in ("watched", "another")]
+    _put_alarm(emulator, "watched", "Own", "Waiting", Dimensions=queues[0])
+    states = [_alarm_state(emulator, "watched")]
+    for dimensions in reversed(queues):
+        point = {"MetricName": "Waiting", "Value": 1, "Dimensions": dimensions}
+        emulator.client("cloudwatch").put_metric_data(Namespace="Own", MetricData=[point])
+        states.append(_alarm_state(emulator, "watched"))
+    return states == ["OK", "OK", "ALARM"]
 
 
 def alarm_messages(emulator: Emulator) -> bool:
-    cloudwatch, sns, (url, arn) = emulator.client("cloudwatch"), emulator.client("sns"), emulator.queue("alarmed")
-    topic = sns.create_topic(Name="alarms")["TopicArn"]
-    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-
-    def ring() -> list[Any]:
-        _put_alarm(cloudwatch, "rings", Namespace="Own", MetricName="Nothing", AlarmActions=[topic])
-        cloudwatch.set_alarm_state(AlarmName="rings", StateValue="ALARM", StateReason="a test")
-        cloudwatch.delete_alarms(AlarmNames=["rings"])
-        return [json.loads(each["Message"]) for each in emulator.received(url)]
-
-    [message] = ring()
-    sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue='{"Statement": []}')
-    return message.get("AlarmActions") == [topic] and not ring()
+    sns, (url, queue) = emulator.client("sns"), emulator.queue("alarmed")
+    topic = sns.create_topic(Name="alarmed")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+    for name in ("allowed", "refused"):
+        _put_alarm(emulator, name, "Own", "Nothing", AlarmActions=[topic])
+        emulator.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
+        sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue='{"Statement": []}')
+    messages = [json.loads(each["Message"]) for each in emulator.received(url)]
+    return [(each["AlarmName"], each.get("AlarmActions")) for each in messages] == [("allowed", [topic])]
 
 
-def _put_alarm(cloudwatch: Any, name: str, **fields: Any) -> None:
-    above = {"Threshold": 0, "ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "notBreaching"}
-    cloudwatch.put_metric_alarm(AlarmName=name, Statistic="Maximum", Period=60, EvaluationPeriods=1, **above, **fields)
+def _put_alarm(emulator: Emulator, name: str, namespace: str, metric: str, **more: Any) -> None:
+    settings = {"Statistic": "Maximum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 0, **more}
+    settings |= {"ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "notBreaching"}
+    emulator.client("cloudwatch").put_metric_alarm(AlarmName=name, Namespace=namespace, MetricName=metric, **settings)
+
+
+def _alarm_state(emulator: Emulator, name: str) -> str:
+    return str(emulator.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"])
 
 
 def embedded_metrics(emulator: Emulator) -> bool:
     directive = {"Namespace": "Embedded", "Dimensions": [["stage"]], "Metrics": [{"Name": "Beans", "Unit": "Count"}]}
-    record = {
-        "_aws": {"Timestamp": time.time_ns() // 10**6, "CloudWatchMetrics": [directive]},
-        "stage": "dev",
-        "Beans": 3,
-    }
-    emulator.function("measures", f"def handler(event, context): print({json.dumps(record)!r})")
+    line = json.dumps({"_aws": {"Timestamp": 1, "CloudWatchMetrics": [directive]}, "stage": "dev", "Beans": 3})
+    emulator.function("measures", f"def handler(event, context): print({line!r})")
     emulator.invoke("measures")
     return bool(emulator.client("cloudwatch").list_metrics(Namespace="Embedded")["Metrics"])
 
