@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -245,7 +246,8 @@ def _alarm_state(emulator: Emulator, name: str) -> str:
 
 def embedded_metrics(emulator: Emulator) -> bool:
     directive = {"Namespace": "Embedded", "Dimensions": [["stage"]], "Metrics": [{"Name": "Beans", "Unit": "Count"}]}
-    line = json.dumps({"_aws": {"Timestamp": 1, "CloudWatchMetrics": [directive]}, "stage": "dev", "Beans": 3})
+    metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+    line = json.dumps({"_aws": metadata, "stage": "dev", "Beans": 3})
     emulator.function("measures", f"def handler(event, context): print({line!r})")
     emulator.invoke("measures")
     return bool(emulator.client("cloudwatch").list_metrics(Namespace="Embedded")["Metrics"])

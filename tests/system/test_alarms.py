@@ -1,9 +1,5 @@
 """Tests that an alarm about a queue reaches the inbox, and ends when the queue is empty."""
 
-from __future__ import annotations
-
-import json
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,35 +13,24 @@ def alarm(system: System, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.mark.parametrize(
-    ("queue", "name"), [("ORDERS_DEAD_LETTER_URL", "orders-dead"), ("FAILURES_QUEUE_URL", "failures")]
-)
+@pytest.mark.parametrize(("queue", "name"), [("ORDERS_DEAD_LETTER", "orders-dead"), ("FAILURES_QUEUE", "failures")])
 def test_a_dead_letter_raises_an_alarm_that_reaches_the_inbox(system: System, queue: str, name: str) -> None:
     with own_letters(system) as letters:
-        letters.put(queue, "what is this?")
+        letters.put(f"{queue}_URL", "what is this?")
+        # An earlier test's dead letter may already have raised the alarm.
         wait_for(lambda: alarm(system, f"cafe-dev-{name}")["StateValue"] == "ALARM", f"the alarm {name}")
-        # An earlier test may have raised the alarm, which then continues.
-        since = alarm(system, f"cafe-dev-{name}")["StateUpdatedTimestamp"]
-
-        def latest() -> Any:
-            contents = [json.loads(each["message"]) for each in system.notifications(f"cafe-dev-{name}", "alarm")]
-            return [each for each in contents if datetime.fromisoformat(each["StateChangeTime"]) >= since]
-
-        [message] = wait_for(latest, f"the message of the alarm {name}")
-    assert message["NewStateValue"] == "ALARM"
-    assert message["AlarmDescription"].endswith("Runbook: Dead letters")
+        assert "Runbook: Dead letters" in system.notification(f"cafe-dev-{name}", "alarm")["message"]
 
 
 def test_an_alarm_ends_without_a_message_when_its_queue_is_empty(system: System) -> None:
     # The test has its own queue and alarm, because the shared queues may contain other dead letters.
     sqs, cloudwatch, name = system.aws("sqs"), system.aws("cloudwatch"), new_id("watched")
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
-    shared = alarm(system, "cafe-dev-failures")
-    settings = {key: shared[key] for key in ("Namespace", "MetricName", "Statistic", "EvaluationPeriods", "Threshold")}
-    settings |= {key: shared[key] for key in ("ComparisonOperator", "TreatMissingData", "AlarmActions")}
+    settable = cloudwatch.meta.service_model.operation_model("PutMetricAlarm").input_shape.members
+    settings = {key: value for key, value in alarm(system, "cafe-dev-failures").items() if key in settable}
     # On AWS, the period would be at least a minute.
-    own = {"AlarmName": name, "Dimensions": [{"Name": "QueueName", "Value": name}], "Period": 10}
-    cloudwatch.put_metric_alarm(**settings, **own)
+    settings |= {"AlarmName": name, "Dimensions": [{"Name": "QueueName", "Value": name}], "Period": 10}
+    cloudwatch.put_metric_alarm(**settings)
     try:
         sqs.send_message(QueueUrl=url, MessageBody="x")
         entry = system.notification(name, "alarm")
