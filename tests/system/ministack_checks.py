@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -193,6 +194,63 @@ def lambda_subscribers(emulator: Emulator) -> bool:
     if event["Records"][0]["Sns"].get("Subject", "") is not None:
         return False
     return wait_for(lambda: len(emulator.printed("subscriber")) == 3, "two retries")
+
+
+def queue_metrics(emulator: Emulator) -> bool:
+    sqs = emulator.client("sqs")
+    for name in ("waiting", "tried"):
+        url, dimensions = emulator.queue(name)[0], [{"Name": "QueueName", "Value": name}]
+        _put_alarm(emulator, name, "AWS/SQS", "ApproximateAgeOfOldestMessage", Dimensions=dimensions)
+        sqs.send_message(QueueUrl=url, MessageBody="x")
+    # AWS leaves a message that was received four times out of the queue's age.
+    for _ in range(4):
+        sqs.receive_message(QueueUrl=url, VisibilityTimeout=0)
+    with suppress(AssertionError):
+        wait_for(lambda: _alarm_state(emulator, "waiting") == "ALARM", "an alarm", seconds=15)
+        return _alarm_state(emulator, "tried") == "OK"
+    return False
+
+
+def alarm_evaluation(emulator: Emulator) -> bool:
+    queues = [[{"Name": "Queue", "Value": name}] for name in ("watched", "another")]
+    _put_alarm(emulator, "watched", "Own", "Waiting", Dimensions=queues[0])
+    states = [_alarm_state(emulator, "watched")]
+    for dimensions in reversed(queues):
+        point = {"MetricName": "Waiting", "Value": 1, "Dimensions": dimensions}
+        emulator.client("cloudwatch").put_metric_data(Namespace="Own", MetricData=[point])
+        states.append(_alarm_state(emulator, "watched"))
+    return states == ["OK", "OK", "ALARM"]
+
+
+def alarm_messages(emulator: Emulator) -> bool:
+    sns, (url, queue) = emulator.client("sns"), emulator.queue("alarmed")
+    topic = sns.create_topic(Name="alarmed")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+    for name in ("allowed", "refused"):
+        _put_alarm(emulator, name, "Own", "Nothing", AlarmActions=[topic])
+        emulator.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
+        sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue='{"Statement": []}')
+    messages = [json.loads(each["Message"]) for each in emulator.received(url)]
+    return [(each["AlarmName"], each.get("AlarmActions")) for each in messages] == [("allowed", [topic])]
+
+
+def _put_alarm(emulator: Emulator, name: str, namespace: str, metric: str, **more: Any) -> None:
+    settings = {"Statistic": "Maximum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 0, **more}
+    settings |= {"ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "notBreaching"}
+    emulator.client("cloudwatch").put_metric_alarm(AlarmName=name, Namespace=namespace, MetricName=metric, **settings)
+
+
+def _alarm_state(emulator: Emulator, name: str) -> str:
+    return str(emulator.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["StateValue"])
+
+
+def embedded_metrics(emulator: Emulator) -> bool:
+    directive = {"Namespace": "Embedded", "Dimensions": [["stage"]], "Metrics": [{"Name": "Beans", "Unit": "Count"}]}
+    metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+    line = json.dumps({"_aws": metadata, "stage": "dev", "Beans": 3})
+    emulator.function("measures", f"def handler(event, context): print({line!r})")
+    emulator.invoke("measures")
+    return bool(emulator.client("cloudwatch").list_metrics(Namespace="Embedded")["Metrics"])
 
 
 def stream_failures(emulator: Emulator) -> bool:

@@ -63,19 +63,6 @@ def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -
     assert ids(system, customer) == announced(system, customer) == Counter(sent)
 
 
-def test_the_alarm_about_dead_letters_reaches_the_inbox(system: System) -> None:
-    # MiniStack has no AWS/SQS metrics. The test sets the alarm state manually to trigger the alarm action.
-    reason = new_id("reason")
-    alarm = {"AlarmName": "cafe-dev-orders-dead", "StateReason": reason}
-    system.aws("cloudwatch").set_alarm_state(**alarm, StateValue="ALARM")
-    try:
-        entry = system.notification(reason, "alarm")
-    finally:
-        system.aws("cloudwatch").set_alarm_state(**alarm, StateValue="OK")
-    assert "ALARM" in entry["subject"] + entry["message"]
-    assert "cafe-dev-orders-dead" in entry["subject"] + entry["message"]
-
-
 def test_only_a_new_item_is_announced_whatever_it_contains(system: System) -> None:
     """The test writes the item directly to DynamoDB, as a data migration might do."""
     order_id, last = new_id(), new_id()
