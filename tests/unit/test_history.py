@@ -122,7 +122,7 @@ SUCCEEDED = """
     TaskStateEntered NotifyReport | TaskScheduled | TaskStarted | TaskSucceeded | TaskStateExited NotifyReport
     ExecutionSucceeded
 """
-FAILURE_PATH = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
+FAILURE_PATH = {"CanRetryLater", "WaitBeforeRetry", "ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def until(event: int, told: str = SUCCEEDED) -> str:
@@ -306,6 +306,34 @@ def test_a_loop_goes_through_the_same_states_again() -> None:
     assert statuses(states) == {"One": "running", "Again": "succeeded", "Two": "waiting"}
     assert (states["One"]["tries"], states["One"]["startedAt"], states["One"]["finishedAt"]) == (2, at(2), None)
     assert [states[name]["column"] for name in ("One", "Again", "Two")] == [0, 1, 2]
+
+
+def test_a_scheduled_report_that_waits_says_why_and_then_shows_its_latest_attempt() -> None:
+    waits = """
+        ExecutionStarted | 0 -> TaskStateEntered ReadInventory | TaskFailed DatabaseUnavailable: MySQL does not answer
+        TaskStateExited ReadInventory | ChoiceStateEntered CanRetryLater | ChoiceStateExited CanRetryLater
+        WaitStateEntered WaitBeforeRetry
+    """
+    states = picture(INVENTORY, waits)
+    assert (states["WaitBeforeRetry"]["status"], states["ReadInventory"]["status"]) == ("running", "caught")
+    assert states["ReadInventory"]["error"] == "MySQL does not answer"
+    goes_on = "WaitStateExited WaitBeforeRetry | TaskStateEntered ReadInventory | TaskStateExited ReadInventory"
+    states = picture(INVENTORY, waits + goes_on)
+    assert (states["WaitBeforeRetry"]["status"], states["ReadInventory"]["status"]) == ("succeeded", "succeeded")
+    assert (states["ReadInventory"]["tries"], states["ReadInventory"]["error"]) == (2, None)
+
+
+def test_a_map_that_is_entered_again_shows_only_its_latest_items() -> None:
+    machine = one(each_item(one_named("Each"), **CAUGHT), Caught={"Type": "Wait", "Seconds": 10, "Next": "One"})
+    told = (
+        MAP
+        + """4 -> TaskStateEntered Each | TaskStateExited Each | 5 -> TaskStateEntered Each
+        TaskFailed Unavailable: later | MapIterationFailed One | MapStateFailed | MapStateExited One
+        WaitStateEntered Caught | WaitStateExited Caught | MapStateEntered One | MapStateStarted
+        MapIterationStarted One | TaskStateEntered Each | TaskStateExited Each"""
+    )
+    assert picture(machine, until(12, told))["Each"]["status"] == "failed"
+    assert picture(machine, told)["Each"]["status"] == "succeeded"
 
 
 def test_a_state_whose_expression_fails_is_named_by_that_event() -> None:
