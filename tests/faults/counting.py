@@ -14,7 +14,7 @@ from tests.faults.cases import Case
 from tests.system.events import records
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import QUEUES, messages, order_message
-from tests.system.reports import execution_arn
+from tests.system.reports import execution_arn, start, states
 from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 
@@ -242,6 +242,25 @@ def reports_in(system: Faulty, case: Case, **body: str) -> list[str]:
         accepted = request_reports(system, **body)
         wait_for_reports(system, accepted)
     return accepted
+
+
+def scheduled_report_in(system: Faulty, case: Case, kind: str) -> str:
+    """Starts a report as its schedule does. The fault lasts until the report ends or has failed and waited twice.
+
+    Returns the id of the report after it has ended.
+    """
+
+    def outlasted() -> bool:
+        return states(system, report_id)["WaitBeforeRetry"]["tries"] > 1 or ended()
+
+    def ended() -> bool:
+        return "RUNNING" not in statuses(system, [report_id]).values()
+
+    with case(system):
+        report_id = start(system, kind, '{"scheduled": true}')
+        wait_for(outlasted, "the end of the report or its second wait")
+    wait_for(ended, "the end of the report")
+    return report_id
 
 
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:

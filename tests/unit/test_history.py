@@ -456,19 +456,21 @@ def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> N
 
 # Each entry contains the name, kind, position and next states of a state. Brackets mark the next states after a
 # failure.
+CHOICE = "CanRetryLater choice 1,2 ExplainFailure WaitBeforeRetry |"
 AFTER_FAILURE = """
-    ExplainFailure pass 1,2 NotifyFailure | NotifyFailure task 2,2 Failed (Unannounced)
-    Failed fail 3,2 | Unannounced fail 3,3"""
+    ExplainFailure pass 2,2 NotifyFailure | NotifyFailure task 3,2 Failed (Unannounced)
+    Failed fail 4,2 | Unannounced fail 4,3"""
 DRAWN = {
-    "inventory": """
-    ReadInventory task 0,0 RenderAndPresign (ExplainFailure)
-    RenderAndPresign parallel 1,0 NotifyReport (ExplainFailure)
+    "inventory": f"""
+    ReadInventory task 0,0 RenderAndPresign (CanRetryLater)
+    RenderAndPresign parallel 1,0 NotifyReport (CanRetryLater)
     RenderReport task 1,0 in RenderAndPresign | PresignReport task 1,1 in RenderAndPresign
-    NotifyReport task 2,0 (ExplainFailure)""",
-    "storage": """
-    MeasureBuckets task 0,0 IsAnythingLeft (ExplainFailure) | IsAnythingLeft choice 1,0 NotifyStorage MeasureShares
-    MeasureShares map 2,1 AddUpShares (ExplainFailure) | MeasureShare task 2,1 in MeasureShares
-    AddUpShares task 3,1 IsAnythingLeft (ExplainFailure) | NotifyStorage task 2,0 (ExplainFailure)""",
+    NotifyReport task 2,0 (CanRetryLater) | {CHOICE} WaitBeforeRetry wait 2,3 ReadInventory""",
+    "storage": f"""
+    MeasureBuckets task 0,0 IsAnythingLeft (CanRetryLater) | IsAnythingLeft choice 1,0 NotifyStorage MeasureShares
+    MeasureShares map 2,1 AddUpShares (CanRetryLater) | MeasureShare task 2,1 in MeasureShares
+    AddUpShares task 3,1 IsAnythingLeft (CanRetryLater) | NotifyStorage task 2,0 (CanRetryLater) | {CHOICE}
+    WaitBeforeRetry wait 2,3 IsMeasured | IsMeasured choice 3,3 MeasureBuckets NotifyStorage""",
 }
 
 
