@@ -150,8 +150,8 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
     """
     sent = list(orders)
     bodies = [message(each) if isinstance(each, dict) else each for each in sent]
-    for start in range(0, len(bodies), 10):
-        entries = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(bodies[start : start + 10])]
+    for first in range(0, len(bodies), 10):
+        entries = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(bodies[first : first + 10])]
         answer = system.aws("sqs").send_message_batch(QueueUrl=system.env["ORDERS_QUEUE_URL"], Entries=entries)
         assert not answer.get("Failed")
     return [each["orderID"] for each in sent if isinstance(each, dict)]
