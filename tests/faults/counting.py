@@ -244,25 +244,6 @@ def reports_in(system: Faulty, case: Case, **body: str) -> list[str]:
     return accepted
 
 
-def scheduled_report_in(system: Faulty, case: Case, kind: str) -> str:
-    """Starts a report as its schedule does. The fault lasts until the report ends or has failed and waited twice.
-
-    Returns the id of the report after it has ended.
-    """
-
-    def outlasted() -> bool:
-        return states(system, report_id)["WaitBeforeRetry"]["tries"] > 1 or ended()
-
-    def ended() -> bool:
-        return "RUNNING" not in statuses(system, [report_id]).values()
-
-    with case(system):
-        report_id = start(system, kind, '{"scheduled": true}')
-        wait_for(outlasted, "the end of the report or its second wait")
-    wait_for(ended, "the end of the report")
-    return report_id
-
-
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:
     """Counts the reports that did not end or were not announced, and the reports that were announced more than once.
 
@@ -291,6 +272,19 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
         doubled=sum(n - 1 for entries in texts.values() for n in Counter(entries).values()),
         again=sum(n - 1 for keys in seen for n in keys.values()),
     )
+
+
+def count_scheduled_report(system: Faulty, case: Case, kind: str, key: str) -> Count:
+    """Starts a report as its schedule does, and counts it. The fault lasts until the report has waited twice.
+
+    Only the success of the report may be announced, under ``key``.
+    """
+    with case(system):
+        report_id = start(system, kind, '{"scheduled": true}')
+        wait_for(lambda: states(system, report_id)["WaitBeforeRetry"]["tries"] > 1, "the second wait")
+    count = count_reports(system, [report_id], wanted="SUCCEEDED")
+    assert system.subscriber.about(report_id).keys() == {f"{key}/{report_id}"}
+    return count
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------

@@ -161,22 +161,6 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Tried:
-    """Counts the calls and attempts that one caller made for one operation during an outage."""
-
-    calls: int = 0
-    attempts: int = 0
-    most: int = 0
-    seconds: Counter[int] = field(default_factory=Counter)
-
-    def add(self, attempt: int) -> None:
-        self.attempts += 1
-        self.calls += attempt == 1
-        self.most = max(self.most, attempt)
-        self.seconds[int(time.monotonic())] += 1
-
-
 def silent(_exchange: Exchange) -> Reply:
     """Accepts the call but never responds."""
     time.sleep(2 * clients.READ_SECONDS_OF["s3"])
@@ -185,11 +169,14 @@ def silent(_exchange: Exchange) -> Reply:
 
 @dataclass
 class Meter:
-    """A fault that counts the calls per second of each phase, and fails them all in the phase ``during``."""
+    """A fault that counts the calls per second of each phase, and fails them all in the phase ``during``.
+
+    ``tries`` is the highest number of tries of one call.
+    """
 
     outage: Fault
     phase: str = "before"
-    tried: dict[tuple[str, str], Tried] = field(default_factory=dict)
+    tries: int = 0
     seconds: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -197,8 +184,7 @@ class Meter:
         with self._counting:
             phase = self.phase
             self.seconds[phase][int(time.monotonic())] += 1
-            if phase == "during":
-                self.tried.setdefault((exchange.call.name, exchange.call.caller), Tried()).add(exchange.call.attempt)
+            self.tries = max(self.tries, exchange.call.attempt)
         return self.outage(exchange) if phase == "during" else exchange.forward()
 
     def rates(self) -> dict[str, tuple[float, int]]:

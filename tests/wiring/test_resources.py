@@ -219,13 +219,9 @@ def test_a_scheduled_storage_report_measures_as_its_parameter_says(mode: str) ->
     assert json.loads(json.loads(schedule["Target"]["Input"])["Input"]) == {"mode": mode, "scheduled": True}
 
 
-def test_the_schedules_say_that_nobody_waits_for_the_report(whole: Template) -> None:
-    for schedule in whole.of_type("AWS::Scheduler::Schedule").values():
-        assert json.loads(json.loads(schedule["Target"]["Input"])["Input"])["scheduled"] is True
-
-
 def test_a_report_that_a_schedule_cannot_start_for_an_hour_becomes_a_dead_letter(whole: Template) -> None:
     for schedule in whole.of_type("AWS::Scheduler::Schedule").values():
+        assert json.loads(json.loads(schedule["Target"]["Input"])["Input"])["scheduled"] is True
         assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
         assert schedule["Target"]["DeadLetterConfig"] == {"Arn": whole.outputs["FailuresQueueArn"]}
         assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
