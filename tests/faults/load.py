@@ -255,7 +255,8 @@ def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
         system.wire.rules.remove(rule)
     counts.append(count_orders(system, accepted, 240))
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
-    say(f"  dead letters, which need a person: {dead_letters(system)}")
+    assert not dead_letters(system), "a person is needed"
+    say(f"  {sum(each.accepted for each in counts)} items accepted, 0 lost, 0 doubled, 0 dead letters")
     return meter
 
 
