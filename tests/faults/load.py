@@ -44,6 +44,7 @@ from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
+RETRIES = "RETRIES_QUEUE_URL"
 LIST = 100
 # A client sends a list of orders at most this many times.
 TRIES = 20
@@ -239,13 +240,15 @@ def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
 
     system.wire.rules.append(rule)
     try:
-        with ThreadPoolExecutor(1) as pool:
+        # While SQS fails, no pause of a message can be set, and the message comes back after this many seconds.
+        with system.visibility(30), system.visibility(30, RETRIES), ThreadPoolExecutor(1) as pool:
             streaming = pool.submit(stream)
             try:
                 counts = begin_work(system, meter, "before")()
                 count = begin_work(system, meter, "during")
                 time.sleep(seconds)
                 meter.phase, ended = "after", time.monotonic()
+                finish_retries(system)
                 counts += count()
                 say(f"  all work was complete {time.monotonic() - ended:.0f} s after the outage")
             finally:
@@ -258,6 +261,11 @@ def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
     assert not dead_letters(system), "a person is needed"
     say(f"  {sum(each.accepted for each in counts)} items accepted, 0 lost, 0 doubled, 0 dead letters")
     return meter
+
+
+def finish_retries(system: Faulty) -> None:
+    """Waits until no failure is left to retry. The retries queue hides a failure for up to six minutes."""
+    wait_for(lambda: not in_queue(system, RETRIES), "the end of all retries", 400)
 
 
 def dead_letters(system: Faulty) -> int:
@@ -330,6 +338,7 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
         over.set()
         for each in running:
             each.result()
+    finish_retries(system)
     orders.settle(say)
     uploaded, reported = count_uploads(system, files), count_reports(system, reports)
     say("  memory in MB, in the third minute and at the end:")
