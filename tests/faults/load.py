@@ -223,7 +223,6 @@ def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
     The same work without an outage comes first, to compare the calls per second. One order arrives each second.
     """
     meter, accepted, over = Meter(fault), list[str](), threading.Event()
-    rule = Rule(r"(?!sts:).*", meter)
 
     def post() -> None:
         sent = order(new_id("stream"))
@@ -238,24 +237,21 @@ def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
             for each in posted:
                 each.result()
 
-    system.wire.rules.append(rule)
-    try:
-        # While SQS fails, no pause of a message can be set, and the message comes back after this many seconds.
-        with system.visibility(30), system.visibility(30, RETRIES), ThreadPoolExecutor(1) as pool:
-            streaming = pool.submit(stream)
-            try:
-                counts = begin_work(system, meter, "before")()
-                count = begin_work(system, meter, "during")
-                time.sleep(seconds)
-                meter.phase, ended = "after", time.monotonic()
-                finish_retries(system)
-                counts += count()
-                say(f"  all work was complete {time.monotonic() - ended:.0f} s after the outage")
-            finally:
-                over.set()
-            streaming.result()
-    finally:
-        system.wire.rules.remove(rule)
+    failing = system.wire.fault(r"(?!sts:).*", meter)
+    # While SQS fails, no pause of a message can be set, and the message comes back after this many seconds.
+    with failing, system.visibility(30), system.visibility(30, RETRIES), ThreadPoolExecutor(1) as pool:
+        streaming = pool.submit(stream)
+        try:
+            counts = begin_work(system, meter, "before")()
+            count = begin_work(system, meter, "during")
+            time.sleep(seconds)
+            meter.phase, ended = "after", time.monotonic()
+            finish_retries(system)
+            counts += count()
+            say(f"  all work was complete {time.monotonic() - ended:.0f} s after the outage")
+        finally:
+            over.set()
+        streaming.result()
     counts.append(count_orders(system, accepted, 240))
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
     assert not dead_letters(system), "a person is needed"
