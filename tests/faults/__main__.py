@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from chalicelib import clients
 from local.steps import say
-from tests.faults.load import load, outage, silent, soak
+from tests.faults.load import RETRIES, load, outage, silent, soak
 from tests.system.faults import unavailable
 from tests.system.stack import Faulty, running
 
@@ -57,7 +58,11 @@ def main() -> int:
     )
     command.add_argument("--minutes", type=float, default=10)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as system:
+    with ExitStack() as stack:
+        system = stack.enter_context(running(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        for queue in ("ORDERS_QUEUE_URL", RETRIES):
+            # While SQS fails, no pause can be set, and a failed message comes back after this many seconds.
+            stack.enter_context(system.visibility(30, queue))
         _ = system.subscriber
         if given.command == "load":
             say(f"{given.orders:,} orders in lists of 100, while {given.share:.0%} of the calls to AWS fail")

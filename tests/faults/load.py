@@ -237,9 +237,7 @@ def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
             for each in posted:
                 each.result()
 
-    failing = system.wire.fault(r"(?!sts:).*", meter)
-    # While SQS fails, no pause of a message can be set, and the message comes back after this many seconds.
-    with failing, system.visibility(30), system.visibility(30, RETRIES), ThreadPoolExecutor(1) as pool:
+    with system.wire.fault(r"(?!sts:).*", meter), ThreadPoolExecutor(1) as pool:
         streaming = pool.submit(stream)
         try:
             counts = begin_work(system, meter, "before")()
@@ -260,8 +258,8 @@ def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
 
 
 def finish_retries(system: Faulty) -> None:
-    """Waits until no failure is left to retry. The retries queue hides a failure for up to six minutes."""
-    wait_for(lambda: not in_queue(system, RETRIES), "the end of all retries", 400)
+    """Waits until no failure is left to retry."""
+    wait_for(lambda: not in_queue(system, RETRIES), "the end of all retries", 180)
 
 
 def dead_letters(system: Faulty) -> int:
