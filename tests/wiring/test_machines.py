@@ -366,6 +366,14 @@ def test_a_scheduled_report_waits_longer_and_longer_and_a_day_fits_into_its_hist
     assert (DAY / (0.75 * LONGEST_PAUSE) + 10) * events < 25_000
 
 
+def test_a_storage_report_whose_notification_failed_does_not_measure_again() -> None:
+    states = definition_of("StorageReport")["States"]
+    [catch], [resumed] = states["NotifyStorage"]["Catch"], states["IsMeasured"]["Choices"]
+    kept = value(catch["Output"], {"input": {"notice": {"subject": "7 kB"}}})
+    assert value(resumed["Condition"], {"input": kept}) is True
+    assert value(resumed["Condition"], {"input": {"Error": "Unavailable"}}) is False
+
+
 LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
 SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120}
 # Each row contains a kind of notification, a kind of report, and an input for the state that announces the result.
