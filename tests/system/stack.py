@@ -74,8 +74,9 @@ class WiredCloud(Cloud):
             "AWS_ENDPOINT_URL": self.endpoint,
             # State machines wait for only a tenth of each retry interval.
             "SFN_WAIT_SCALE": "0.1",
-            # A failed order is retried immediately.
-            "ORDERS_RETRY_SECONDS": "0",
+            # A failed message is retried at once a few times, and then every second.
+            "FIRST_RETRY_SECONDS": "0.1",
+            "LONGEST_RETRY_SECONDS": "1",
             "STATE_DIR": str(self.folder / "state"),
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self.folder / "s3"),
@@ -297,6 +298,18 @@ class Faulty(System):
         usual = lambda_.get_function_configuration(FunctionName=name)["Timeout"]
         change = partial(lambda_.update_function_configuration, FunctionName=name)
         return changed(lambda value: change(Timeout=value), usual, seconds)
+
+    def concurrency(self, function: str, limit: int) -> AbstractContextManager[None]:
+        """Limits the simultaneous invocations of ``function`` while the ``with`` block runs."""
+        lambda_, name = self.aws("lambda"), f"cafe-dev-{function}"
+
+        def change(limit: int | None) -> None:
+            if limit is None:
+                lambda_.delete_function_concurrency(FunctionName=name)
+            else:
+                lambda_.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=limit)
+
+        return changed(change, None, limit)
 
     def visibility(self, seconds: int, queue: str = "ORDERS_QUEUE_URL") -> AbstractContextManager[None]:
         """Changes the visibility timeout of a queue while the ``with`` block runs."""
