@@ -164,7 +164,7 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 
 def silent(_exchange: Exchange) -> Reply:
     """Accepts the call but never responds."""
-    time.sleep(2 * clients.READ_SECONDS_OF["s3"])
+    time.sleep(2 * clients.READ_SECONDS_BY_SERVICE["s3"])
     raise Cut
 
 
