@@ -85,8 +85,13 @@ check-security:
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app.py chalicelib infra local
 check-types:
 	$(BIN)/mypy
+# statelint does not know that the pause of a Wait state can be an expression.
 check-machines:
-	for machine in infra/*.asl.json; do $(BIN)/statelint $$machine || exit 1; done
+	mkdir -p .local/machines
+	for machine in infra/*.asl.json; do \
+		sed 's/"Seconds": "{%.*%}"/"Seconds": 1/' $$machine > .local/machines/$${machine##*/}; \
+		$(BIN)/statelint .local/machines/$${machine##*/} || exit 1; \
+	done
 check-docs:
 	$(BIN)/cog --check --verbosity=1 -I docs -p 'import tables' docs/*.md docs/decisions/*.md
 check-lint:

@@ -242,12 +242,14 @@ function pathBetween(from, to, kind, isDown) {
       [to[middle], to[near]],
     ];
   } else if (to[begin] < from[begin]) {
-    // A line back to an earlier state goes around both boxes.
+    // A line back to an earlier state goes around both boxes, and past the boxes of the rows between them.
     const detour = Math.max(from[far], to[far]) + 14;
+    const [aside, below] = [to[end] + GAP / 2, to[far] + 14];
+    const hasRowsBetween = from[near] - to[far] > HEIGHT;
     points = [
       [from[middle], from[far]],
       [from[middle], detour],
-      [to[middle], detour],
+      ...(hasRowsBetween ? [[aside, detour], [aside, below], [to[middle], below]] : [[to[middle], detour]]),
       [to[middle], to[far]],
     ];
   } else {

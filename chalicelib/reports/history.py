@@ -231,6 +231,11 @@ def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> V
         within = _nearest(before, lambda visit: visit.state is parent) or (
             parent.visits[0] if parent and parent.visits else None
         )
+        if not _nearest(within, lambda visit: visit.state.kind == "map"):
+            # A scheduled report repeats its states after an outage, and then only their latest results count.
+            for each in states.values():
+                if each is state or each.parent == state.name:
+                    each.ends.clear()
         return state.enter(within, event["timestamp"])
     visit = _nearest(before, lambda visit: visit.state is state) or (state.visits[0] if state.visits else None)
     # The event for entering the state can be missing if the history is too long.

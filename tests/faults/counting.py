@@ -14,7 +14,7 @@ from tests.faults.cases import Case
 from tests.system.events import records
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import QUEUES, messages, order_message
-from tests.system.reports import execution_arn
+from tests.system.reports import execution_arn, start, states
 from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 
@@ -150,8 +150,8 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
     """
     sent = list(orders)
     bodies = [message(each) if isinstance(each, dict) else each for each in sent]
-    for start in range(0, len(bodies), 10):
-        entries = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(bodies[start : start + 10])]
+    for first in range(0, len(bodies), 10):
+        entries = [{"Id": str(n), "MessageBody": body} for n, body in enumerate(bodies[first : first + 10])]
         answer = system.aws("sqs").send_message_batch(QueueUrl=system.env["ORDERS_QUEUE_URL"], Entries=entries)
         assert not answer.get("Failed")
     return [each["orderID"] for each in sent if isinstance(each, dict)]
@@ -272,6 +272,19 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
         doubled=sum(n - 1 for entries in texts.values() for n in Counter(entries).values()),
         again=sum(n - 1 for keys in seen for n in keys.values()),
     )
+
+
+def count_scheduled_report(system: Faulty, case: Case, kind: str, key: str) -> Count:
+    """Starts a report as its schedule does, and counts it. The fault lasts until the report has waited twice.
+
+    Only the success of the report may be announced, under ``key``.
+    """
+    with case(system):
+        report_id = start(system, kind, '{"scheduled": true}')
+        wait_for(lambda: states(system, report_id)["WaitBeforeRetry"]["tries"] > 1, "the second wait")
+    count = count_reports(system, [report_id], wanted="SUCCEEDED")
+    assert system.subscriber.about(report_id).keys() == {f"{key}/{report_id}"}
+    return count
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------

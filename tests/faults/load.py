@@ -1,6 +1,6 @@
 """Runs the long tests: a load test with random faults, outages, and a soak test.
 
-Start these tests with ``python -m tests.faults``. Each test has its own stack, so a test can redrive all dead letters.
+Start these tests with ``python -m tests.faults``. Each test has its own stack, so all dead letters belong to the test.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import itertools
 import statistics
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,8 +19,10 @@ import psutil
 
 from chalicelib import clients
 from tests.faults.counting import (
+    Count,
     File,
     announcements,
+    count_notifications,
     count_orders,
     count_reports,
     count_uploads,
@@ -31,15 +33,18 @@ from tests.faults.counting import (
     order,
     orders_of,
     place,
-    wait_for_reports,
+    publish,
+    request_reports,
     writes,
 )
 from tests.system import faults
 from tests.system.letters import QUEUES
+from tests.system.reports import start
 from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
+RETRIES = "RETRIES_QUEUE_URL"
 LIST = 100
 # A client sends a list of orders at most this many times.
 TRIES = 20
@@ -157,72 +162,108 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Tried:
-    """Counts the calls and attempts that one caller made for one operation during an outage."""
-
-    calls: int = 0
-    attempts: int = 0
-    most: int = 0
-    seconds: Counter[int] = field(default_factory=Counter)
-
-    def add(self, attempt: int) -> None:
-        self.attempts += 1
-        self.calls += attempt == 1
-        self.most = max(self.most, attempt)
-        self.seconds[int(time.monotonic())] += 1
-
-
 def silent(_exchange: Exchange) -> Reply:
     """Accepts the call but never responds."""
-    time.sleep(2 * clients.READ_SECONDS_OF["s3"])
+    time.sleep(2 * clients.READ_SECONDS_BY_SERVICE["s3"])
     raise Cut
 
 
-def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str], Tried]:
-    """Applies ``fault`` to all AWS calls for ``seconds`` while the flows process orders, two reports and an upload.
+@dataclass
+class Meter:
+    """A fault that counts the calls per second of each phase, and fails them all in the phase ``during``.
 
-    Returns the counted attempts, keyed by operation and caller.
+    ``tries`` is the highest number of tries of one call.
     """
-    tried: dict[tuple[str, str], Tried] = {}
-    counting = threading.Lock()
 
-    def counted(exchange: Exchange) -> Reply:
-        with counting:
-            tried.setdefault((exchange.call.name, exchange.call.caller), Tried()).add(exchange.call.attempt)
-        return fault(exchange)
+    outage: Fault
+    phase: str = "before"
+    tries: int = 0
+    seconds: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
-    orders, files, reports = [order(new_id("before")) for _ in range(20)], [new_file()], []
-    rule = Rule(r"(?!sts:).*", counted)
-    # Every function has work to do when the outage begins.
-    place(system, orders)
-    system.upload(files[0].key, files[0].body)
-    reports = [system.post("/create_report", {"kind": kind})["reportId"] for kind in ("inventory", "storage")]
-    system.wire.rules.append(rule)
-    began = time.monotonic()
-    try:
+    def __call__(self, exchange: Exchange) -> Reply:
+        with self._counting:
+            phase = self.phase
+            self.seconds[phase][int(time.monotonic())] += 1
+            self.tries = max(self.tries, exchange.call.attempt)
+        return self.outage(exchange) if phase == "during" else exchange.forward()
+
+    def rates(self) -> dict[str, tuple[float, int]]:
+        """Returns the average and the highest number of calls per second in each phase."""
+        return {
+            phase: (sum(seconds.values()) / (max(seconds) - min(seconds) + 1), max(seconds.values()))
+            for phase, seconds in self.seconds.items()
+        }
+
+
+def begin_work(system: Faulty, meter: Meter, phase: str) -> Callable[[], list[Count]]:
+    """Gives work to every flow, and starts ``phase`` before most of it is done.
+
+    Returns a function that waits for the end of the work and counts it.
+    """
+    orders = place(system, [order(new_id(phase)) for _ in range(20)])
+    requested = request_reports(system, 1) + request_reports(system, 1, kind="storage")
+    meter.phase = phase
+    scheduled = [start(system, kind, '{"scheduled": true}') for kind in ("inventory", "storage")]
+    file, keys = new_file(), [new_id(phase) for _ in range(3)]
+    system.upload(file.key, file.body)
+    publish(system, keys)
+    return lambda: [
+        count_orders(system, orders, 240),
+        count_uploads(system, [file]),
+        count_notifications(system, keys),
+        count_reports(system, scheduled, wanted="SUCCEEDED"),
+        count_reports(system, requested),
+    ]
+
+
+def outage(system: Faulty, fault: Fault, seconds: float, say: Say) -> Meter:
+    """Applies ``fault`` to all AWS calls for ``seconds``. All work must complete afterwards without a person.
+
+    The same work without an outage comes first, to compare the calls per second. One order arrives each second.
+    """
+    meter, accepted, over = Meter(fault), list[str](), threading.Event()
+
+    def post() -> None:
+        sent = order(new_id("stream"))
+        if system.request("POST", "/orders", sent).status == 202:
+            accepted.append(sent["orderID"])
+
+    def stream() -> None:
         with ThreadPoolExecutor(64) as pool:
-            while (left := began + seconds - time.monotonic()) > 0:
-                pool.submit(system.request, "POST", "/orders", order(new_id("during")))
-                time.sleep(min(1.0, left))
-    finally:
-        system.wire.rules.remove(rule)
-    redrive(system)
-    # If the retry delay of a message was not shortened, SQS delivers it again after the full visibility timeout.
-    counts = [count_orders(system, [each["orderID"] for each in orders], 240), count_uploads(system, files)]
+            posted = []
+            while not over.wait(1):
+                posted.append(pool.submit(post))
+            for each in posted:
+                each.result()
+
+    with system.wire.fault(r"(?!sts:).*", meter), ThreadPoolExecutor(1) as pool:
+        streaming = pool.submit(stream)
+        try:
+            counts = begin_work(system, meter, "before")()
+            count = begin_work(system, meter, "during")
+            time.sleep(seconds)
+            meter.phase, ended = "after", time.monotonic()
+            finish_retries(system)
+            counts += count()
+            say(f"  all work was complete {time.monotonic() - ended:.0f} s after the outage")
+        finally:
+            over.set()
+        streaming.result()
+    counts.append(count_orders(system, accepted, 240))
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
-    wait_for_reports(system, reports, 240)
-    return tried
+    assert not dead_letters(system), "a person is needed"
+    say(f"  {sum(each.accepted for each in counts)} items accepted, 0 lost, 0 doubled, 0 dead letters")
+    return meter
 
 
-def redrive(system: Faulty) -> None:
-    """Redrives dead letters until the queues are empty, as an operator would after an outage."""
+def finish_retries(system: Faulty) -> None:
+    """Waits until no failure is left to retry."""
+    wait_for(lambda: not in_queue(system, RETRIES), "the end of all retries", 180)
 
-    def nothing_waits() -> bool:
-        system.request("POST", "/dead-letters/redrive")
-        return not any(in_queue(system, queue) for queue in QUEUES)
 
-    wait_for(nothing_waits, "empty dead-letter queues", 120)
+def dead_letters(system: Faulty) -> int:
+    return sum(in_queue(system, queue) for queue in QUEUES)
 
 
 # --- the soak ---------------------------------------------------------------------------------------------------------
@@ -234,8 +275,8 @@ VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notifica
 def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int]:
     """Sends ``rate`` orders per second. Every ten seconds, the soak test also uploads a file and requests a report.
 
-    Every minute, the test restarts MySQL and kills a worker process. Returns the counts, including the memory growth in
-    percent.
+    Every minute, the test restarts MySQL and kills a worker process. In the middle, AWS fails for a minute. Returns the
+    counts, including the memory growth in percent.
     """
     orders, files, reports = Orders(system), list[File](), list[str]()
     memory: dict[str, list[tuple[float, float]]] = {}
@@ -277,14 +318,21 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
             f"a worker of {victim} ended"
         )
 
+    def outage_in_the_middle() -> None:
+        over.wait(minutes * 30)
+        with system.wire.fault(r"(?!sts:).*", faults.unavailable) as rule:
+            over.wait(min(60, minutes * 6))
+        say(f"  {(time.monotonic() - began) / 60:4.1f} min: an outage of AWS ended, which refused {rule.met:,} calls")
+
     works = [(LIST / rate, orders.place), (10, upload), (10, report), (5, measure), (60, harm)]
-    with ThreadPoolExecutor(len(works)) as pool:
+    with ThreadPoolExecutor(len(works) + 1) as pool:
         running = [pool.submit(every, *each) for each in works]
+        running.append(pool.submit(outage_in_the_middle))
         over.wait(minutes * 60)
         over.set()
         for each in running:
             each.result()
-    redrive(system)
+    finish_retries(system)
     orders.settle(say)
     uploaded, reported = count_uploads(system, files), count_reports(system, reports)
     say("  memory in MB, in the third minute and at the end:")
@@ -304,6 +352,7 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
         "reports": reported.accepted,
         "reports lost": reported.lost,
         "reports doubled": reported.doubled,
+        "dead letters": dead_letters(system),
         "memory grown, %": grown,
     }
 

@@ -17,7 +17,7 @@ from tests.faults.cases import (
     wire,
 )
 from tests.faults.conftest import Record
-from tests.faults.counting import count_reports, reports_in, request_reports, wait_for_reports
+from tests.faults.counting import count_reports, count_scheduled_report, reports_in, request_reports, wait_for_reports
 from tests.system.faults import (
     cut_after,
     cut_before,
@@ -29,7 +29,7 @@ from tests.system.faults import (
     truncated,
     unavailable,
 )
-from tests.system.reports import execution_arn
+from tests.system.reports import execution_arn, start, states
 from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id, wait_for
 from tests.system.waiting import at_once
@@ -92,6 +92,27 @@ def test_reports_requested_during_this_fault_succeed(system: Faulty, case: Case,
 )
 def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, case: Case, record: Record) -> None:
     record(count_reports(system, reports_in(system, case), wanted="FAILED"))
+
+
+@cases(
+    {
+        "MySQL refuses every connection of a scheduled report": lambda system: system.gate.shut(),
+        "Lambda throttles ReadInventory of a scheduled report": invoking("read_inventory", throttled),
+        "S3 is unavailable to a scheduled report": wire("s3:PutObject", unavailable, caller="render_report"),
+        "SNS throttles every notification of a scheduled report": publishing("Subject=Inventory+report", throttled),
+    },
+    in_short=["MySQL refuses every connection of a scheduled report"],
+)
+def test_a_scheduled_report_outlasts_this_fault(system: Faulty, case: Case, record: Record) -> None:
+    record(count_scheduled_report(system, case, "inventory", "report"))
+
+
+def test_a_scheduled_report_that_cannot_succeed_fails_at_once(system: Faulty, record: Record) -> None:
+    with system.wire.fault("s3:PutObject", denied, caller="read_inventory"):
+        report_id = start(system, "inventory", '{"scheduled": true}')
+        wait_for_reports(system, [report_id])
+    record(count_reports(system, [report_id], wanted="FAILED"))
+    assert states(system, report_id)["WaitBeforeRetry"]["status"] == "skipped"
 
 
 @cases(

@@ -5,7 +5,7 @@ Every accepted report must end, be announced once, and list each bucket or an er
 
 from tests.faults.cases import SOME, Case, cases, invoking, killing, publishing, together, wire
 from tests.faults.conftest import Record
-from tests.faults.counting import count_reports, reports_in, wait_for_reports
+from tests.faults.counting import count_reports, count_scheduled_report, reports_in, wait_for_reports
 from tests.system.calls import Call
 from tests.system.faults import cut_after, cut_before, denied, failed, failed_after, throttled, unavailable
 from tests.system.reports import start
@@ -82,6 +82,16 @@ def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
     system: Faulty, case: Case, record: Record
 ) -> None:
     record(count_reports(system, reports_in(system, case, **LISTING), wanted="FAILED"))
+
+
+@cases(
+    {
+        "S3 is unavailable to a scheduled report": wire("s3:.*", unavailable, caller="measure_buckets"),
+        "SNS throttles every notification of a scheduled report": publishing("Subject=Storage+report", throttled),
+    }
+)
+def test_a_scheduled_storage_report_outlasts_this_fault(system: Faulty, case: Case, record: Record) -> None:
+    record(count_scheduled_report(system, case, "storage", "storage"))
 
 
 @cases(

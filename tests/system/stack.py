@@ -311,9 +311,9 @@ class Faulty(System):
 
         return changed(change, None, limit)
 
-    def visibility(self, seconds: int) -> AbstractContextManager[None]:
-        """Changes the visibility timeout of the orders queue while the ``with`` block runs."""
-        sqs, url, name = self.aws("sqs"), self.env["ORDERS_QUEUE_URL"], "VisibilityTimeout"
+    def visibility(self, seconds: int, queue: str = "ORDERS_QUEUE_URL") -> AbstractContextManager[None]:
+        """Changes the visibility timeout of a queue while the ``with`` block runs."""
+        sqs, url, name = self.aws("sqs"), self.env[queue], "VisibilityTimeout"
         usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
         change = partial(sqs.set_queue_attributes, QueueUrl=url)
         return changed(lambda value: change(Attributes=value), usual, {name: str(seconds)})

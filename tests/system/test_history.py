@@ -6,7 +6,7 @@ from tests.system.inventory import table_renamed, tables_locked
 from tests.system.reports import execution_arn, states
 from tests.system.system import System, logged, wait_for
 
-FAILURE = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
+FAILURE = {"CanRetryLater", "WaitBeforeRetry", "ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def reading(system: System) -> str:

@@ -122,7 +122,7 @@ SUCCEEDED = """
     TaskStateEntered NotifyReport | TaskScheduled | TaskStarted | TaskSucceeded | TaskStateExited NotifyReport
     ExecutionSucceeded
 """
-FAILURE_PATH = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
+FAILURE_PATH = {"CanRetryLater", "WaitBeforeRetry", "ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def until(event: int, told: str = SUCCEEDED) -> str:
@@ -308,6 +308,21 @@ def test_a_loop_goes_through_the_same_states_again() -> None:
     assert [states[name]["column"] for name in ("One", "Again", "Two")] == [0, 1, 2]
 
 
+def test_a_report_that_waits_says_why_and_then_shows_only_its_latest_attempt() -> None:
+    machine = one(each_item(one_named("Each"), **CAUGHT), Caught={"Type": "Wait", "Seconds": 10, "Next": "One"})
+    fails = """MapStateStarted | MapIterationStarted One | TaskStateEntered Each
+        TaskFailed Unavailable: MySQL does not answer | MapIterationFailed One | MapStateFailed | MapStateExited One"""
+    waits = f"ExecutionStarted | 0 -> MapStateEntered One | {fails} | WaitStateEntered Caught"
+    states = picture(machine, waits)
+    assert statuses(states) == {"One": "caught", "Each": "failed", "Caught": "running"}
+    assert states["One"]["error"] == "MySQL does not answer"
+    again = "MapStateEntered One | MapStateStarted | MapIterationStarted One | TaskStateEntered Each"
+    ends = "TaskStateExited Each | MapIterationSucceeded One | MapStateSucceeded | MapStateExited One"
+    states = picture(machine, f"{waits} | WaitStateExited Caught | {again} | {ends} | ExecutionSucceeded")
+    assert set(statuses(states).values()) == {"succeeded"}
+    assert (states["One"]["tries"], states["One"]["error"]) == (2, None)
+
+
 def test_a_state_whose_expression_fails_is_named_by_that_event() -> None:
     told = """
         ExecutionStarted | 0 -> MapStateEntered One | 0 -> EvaluationFailed States.QueryEvaluationError: no list
@@ -428,19 +443,21 @@ def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> N
 
 # Each entry contains the name, kind, position and next states of a state. Brackets mark the next states after a
 # failure.
+CHOICE = "CanRetryLater choice 1,2 ExplainFailure WaitBeforeRetry |"
 AFTER_FAILURE = """
-    ExplainFailure pass 1,2 NotifyFailure | NotifyFailure task 2,2 Failed (Unannounced)
-    Failed fail 3,2 | Unannounced fail 3,3"""
+    ExplainFailure pass 2,2 NotifyFailure | NotifyFailure task 3,2 Failed (Unannounced)
+    Failed fail 4,2 | Unannounced fail 4,3"""
 DRAWN = {
-    "inventory": """
-    ReadInventory task 0,0 RenderAndPresign (ExplainFailure)
-    RenderAndPresign parallel 1,0 NotifyReport (ExplainFailure)
+    "inventory": f"""
+    ReadInventory task 0,0 RenderAndPresign (CanRetryLater)
+    RenderAndPresign parallel 1,0 NotifyReport (CanRetryLater)
     RenderReport task 1,0 in RenderAndPresign | PresignReport task 1,1 in RenderAndPresign
-    NotifyReport task 2,0 (ExplainFailure)""",
-    "storage": """
-    MeasureBuckets task 0,0 IsAnythingLeft (ExplainFailure) | IsAnythingLeft choice 1,0 NotifyStorage MeasureShares
-    MeasureShares map 2,1 AddUpShares (ExplainFailure) | MeasureShare task 2,1 in MeasureShares
-    AddUpShares task 3,1 IsAnythingLeft (ExplainFailure) | NotifyStorage task 2,0 (ExplainFailure)""",
+    NotifyReport task 2,0 (CanRetryLater) | {CHOICE} WaitBeforeRetry wait 2,3 ReadInventory""",
+    "storage": f"""
+    MeasureBuckets task 0,0 IsAnythingLeft (CanRetryLater) | IsAnythingLeft choice 1,0 NotifyStorage MeasureShares
+    MeasureShares map 2,1 AddUpShares (CanRetryLater) | MeasureShare task 2,1 in MeasureShares
+    AddUpShares task 3,1 IsAnythingLeft (CanRetryLater) | NotifyStorage task 2,0 (CanRetryLater) | {CHOICE}
+    WaitBeforeRetry wait 2,3 IsMeasured | IsMeasured choice 3,3 MeasureBuckets NotifyStorage""",
 }
 
 

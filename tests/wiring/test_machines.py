@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,6 +14,7 @@ import pytest
 
 from chalicelib import errors, reports
 from chalicelib.storage import report, shares
+from chalicelib.timeline import timestamp
 from tests.template import load
 from tests.wiring.permissions import allowed
 from tests.wiring.stage import MACHINES, ROOT, rendered, resolve
@@ -34,6 +36,14 @@ PASSING = {
         *("SNS.ThrottledException", "States.Timeout"),
     },
 }
+
+# A scheduled report also continues after these errors, which the retriers of its states leave out.
+SLOW_OR_KILLED = {
+    *("Lambda.EC2ThrottledException", "Lambda.EC2UnexpectedException", "Lambda.Unknown", "Runtime.ExitError"),
+    *("Sandbox.Timedout", "States.Timeout"),
+}
+DAY = 86_400
+LONGEST_PAUSE = 300
 
 # While a function is pending, Lambda answers with one of these errors.
 NOT_READY = {
@@ -191,7 +201,9 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
 
     rounds = dict.fromkeys(("MeasureShares", "AddUpShares"), report.ROUNDS)
     states = definition["States"].items()
-    assert definition["TimeoutSeconds"] > sum(longest(state) * rounds.get(name, 1) for name, state in states)
+    last = sum(longest(state) * rounds.get(name, 1) for name, state in states)
+    # A scheduled report can begin its last attempt after a day.
+    assert definition["TimeoutSeconds"] > DAY + LONGEST_PAUSE + last
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -203,10 +215,11 @@ def test_every_failure_sends_a_notification_and_ends_the_execution_as_failed(mac
         if state["Type"] not in ("Task", "Parallel", "Map") or name == "NotifyFailure":
             continue
         [catch] = state["Catch"]
-        assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "ExplainFailure"), name
+        assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "CanRetryLater"), name
         assert catch["Assign"] == {"failure": "{% $states.errorOutput %}"}, name
         # The state that runs a branch catches the branch's failures.
         assert not any("Catch" in each for branch in branches(state) for each in branch["States"].values())
+    assert states["CanRetryLater"]["Default"] == "ExplainFailure"
     assert (states["ExplainFailure"]["Next"], states["NotifyFailure"]["Next"]) == ("NotifyFailure", "Failed")
     assert {states[name]["Cause"] for name in ("Failed", "Unannounced")} == {"{% $reason %}"}
 
@@ -240,16 +253,19 @@ def test_every_execution_that_ends_without_a_notification_raises_the_alarm(templ
 
 @pytest.mark.parametrize(
     ("name", "announcement", "made_by"),
-    [("InventoryReport", "NotifyReport", "RenderAndPresign"), ("StorageReport", "NotifyStorage", "IsAnythingLeft")],
+    [
+        ("InventoryReport", "NotifyReport", ["RenderAndPresign"]),
+        ("StorageReport", "NotifyStorage", ["IsAnythingLeft", "IsMeasured"]),
+    ],
 )
 def test_a_result_is_announced_only_after_the_state_that_completes_it(
-    name: str, announcement: str, made_by: str
+    name: str, announcement: str, made_by: list[str]
 ) -> None:
     states = definition_of(name)["States"]
     leading = {each for each, state in states.items() if f'"{announcement}"' in json.dumps(state)}
-    assert leading == {made_by}
+    assert leading == set(made_by)
     # A Parallel state ends when both its branches have ended.
-    made = [list(branch["States"]) for branch in branches(states[made_by])]
+    made = [list(branch["States"]) for each in made_by for branch in branches(states[each])]
     assert made == ([["RenderReport"], ["PresignReport"]] if name == "InventoryReport" else [])
 
 
@@ -258,7 +274,7 @@ def test_a_report_without_a_failure_enters_few_states_because_aws_bills_per_stat
     entered = list(happy_path(definition))
     assert not {"ExplainFailure", "NotifyFailure"} & set(entered)
     assert len(entered) <= {"InventoryReport": 5, "StorageReport": 3}[name], entered
-    assert len(list(all_states(definition))) <= 10
+    assert len(list(all_states(definition))) <= 13
 
 
 def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
@@ -307,6 +323,55 @@ def value(template: Any, states: dict[str, Any], **variables: Any) -> Any:
 def test_every_failure_has_a_reason_for_people(machine: Machine, error: str, cause: str, reason: str) -> None:
     expression = machine[1]["States"]["ExplainFailure"]["Assign"]["reason"]
     assert value(expression, {}, failure={"Error": error, "Cause": cause}) == reason
+
+
+def after(error: str, age: float, given: Any) -> dict[str, Any]:
+    """Returns the variables of an execution with the input ``given`` that failed ``age`` seconds after its start."""
+    start = datetime(2026, 11, 21, 3, 14, 15, 123_000, tzinfo=UTC)
+    execution = {"Input": given, "StartTime": timestamp(start)}
+    entered = {"EnteredTime": timestamp(start + timedelta(seconds=age))}
+    return {"states": {"context": {"Execution": execution, "State": entered}}, "failure": {"Error": error}}
+
+
+SCHEDULED = {"scheduled": True, "mode": "listing"}
+
+
+@pytest.mark.parametrize(
+    ("error", "age", "given", "retried"),
+    [
+        ("Unavailable", 8, SCHEDULED, True),
+        ("Unavailable", DAY + 1, SCHEDULED, False),
+        ("DatabaseRefused", 8, SCHEDULED, False),
+        *(("Unavailable", 8, each, False) for each in ({}, {"scheduled": "true"}, [], "scheduled", None)),
+    ],
+)
+def test_only_a_scheduled_report_continues_after_a_temporary_error_for_a_day(
+    machine: Machine, error: str, age: float, given: Any, retried: bool
+) -> None:
+    [choice] = machine[1]["States"]["CanRetryLater"]["Choices"]
+    assert value(choice["Condition"], **after(error, age, given)) is retried
+    named = set(re.findall(r"'([\w.]+)'", choice["Condition"]))
+    retriers = [retry for each in tasks(machine[1]).values() for retry in each["Retry"]]
+    assert named == SLOW_OR_KILLED.union(*(each["ErrorEquals"] for each in retriers))
+
+
+def test_a_scheduled_report_waits_longer_and_longer_and_a_day_fits_into_its_history(machine: Machine) -> None:
+    seconds = machine[1]["States"]["WaitBeforeRetry"]["Seconds"]
+    for age, longest in ((1, 20), (100, 100), (DAY, LONGEST_PAUSE)):
+        waits = {value(seconds, **after("Unavailable", age, SCHEDULED)) for _ in range(50)}
+        assert longest / 2 <= min(waits) < max(waits) <= longest
+        assert all(isinstance(each, int) for each in waits)
+    # A task has five events, and three more for each of four retries. Choice and Wait states have two.
+    events = 5 * len(list(happy_path(machine[1]))) + 3 * 4 + 2 * 3
+    assert (DAY / (0.75 * LONGEST_PAUSE) + 10) * events < 25_000
+
+
+def test_a_storage_report_whose_notification_failed_does_not_measure_again() -> None:
+    states = definition_of("StorageReport")["States"]
+    [catch], [resumed] = states["NotifyStorage"]["Catch"], states["IsMeasured"]["Choices"]
+    kept = value(catch["Output"], {"input": {"notice": {"subject": "7 kB"}}})
+    assert value(resumed["Condition"], {"input": kept}) is True
+    assert value(resumed["Condition"], {"input": {"Error": "Unavailable"}}) is False
 
 
 LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"

@@ -225,11 +225,12 @@ def test_a_schedule_is_empty_a_rate_or_a_cron_expression(parameter: str) -> None
 @pytest.mark.parametrize("mode", MODES)
 def test_a_scheduled_storage_report_measures_as_its_parameter_says(mode: str) -> None:
     schedule = resolve(**SCHEDULES, StorageReportMode=mode).properties("ScheduledStorageReport")
-    assert json.loads(json.loads(schedule["Target"]["Input"])["Input"]) == {"mode": mode}
+    assert json.loads(json.loads(schedule["Target"]["Input"])["Input"]) == {"mode": mode, "scheduled": True}
 
 
 def test_a_report_that_a_schedule_cannot_start_for_an_hour_goes_to_the_retries_queue(whole: Template) -> None:
     for schedule in whole.of_type("AWS::Scheduler::Schedule").values():
+        assert json.loads(json.loads(schedule["Target"]["Input"])["Input"])["scheduled"] is True
         assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
         assert schedule["Target"]["DeadLetterConfig"] == {"Arn": whole.outputs["RetriesQueueArn"]}
         assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
