@@ -90,9 +90,13 @@ class Letter:
     destination: Destination | None = field(default=None, repr=False)
     correlation_ids: tuple[str, ...] = ()
 
+    @property
+    def letter(self) -> str:
+        return self.id
+
     def shown(self) -> dict[str, Any]:
         """Returns the fields of the dead letter for the API response."""
-        names = ("id", "kind", "what", "since", "why", "tries")
+        names = ("id", "letter", "kind", "what", "since", "why", "tries")
         return {name: getattr(self, name) for name in names}
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib import clients
-from chalicelib.dead_letters import destinations, listing
+from chalicelib.dead_letters import destinations, handling, listing
 from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
