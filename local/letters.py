@@ -64,7 +64,8 @@ def print_table(columns: Sequence[str], letters: list[dict[str, Any]]) -> None:
 def _select(api: Api, kind: str | None, identifier: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the list of dead letters, and those among them that have the kind and the id."""
     for attempt in range(EMPTY_ANSWERS):
-        time.sleep(PAUSE_SECONDS if attempt else 0)
+        if attempt:
+            time.sleep(PAUSE_SECONDS)
         page = api.get(LIST)
         letters = [
             each for each in page["deadLetters"] if kind in (None, each["kind"]) and identifier in (None, each["id"])
