@@ -413,7 +413,9 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
     # The dead letters that stay in the queue are visible again immediately.
-    assert set(ids(listed(api))) == {upload, unknown, broken}
+    page = listed(api)
+    assert set(ids(page)) == {upload, unknown, broken}
+    assert {each["letter"] for each in page["handled"]}.isdisjoint(ids(page))
 
 
 @pytest.mark.parametrize(("fault", "redriven"), [("AccessDenied", 0), ("ServiceUnavailable", 0), ("one entry", 1)])
@@ -650,7 +652,7 @@ def test_a_letter_that_cannot_be_recorded_is_neither_sent_nor_deleted(api: Api, 
         ),
         ("x" * 4_001, "x" * 3_999 + "…"),
         (f"{LINK} " * 200, None),
-        ("\U0001f600" * 1_000_000, "\U0001f600" * 1_428 + "…"),
+        ("\U0001f600" * 2_000, "\U0001f600" * 1_428 + "…"),
         ("a." * 500_000, None),
     ],
 )
