@@ -100,7 +100,7 @@ def redrive(api: Api, kind: str | None = None, identifier: str | None = None) ->
             break
         time.sleep(PAUSE_SECONDS if empty_answers else 0)
     if not redriven and not kept:
-        print("there are no such dead letters" if body else "there are no dead letters")
+        print("no dead letter has this id or kind" if body else "there are no dead letters")
     for each in kept:
         print(f"  kept: {each['what']}: {each['why']}")
     if answer["left"] > len(kept):
@@ -146,7 +146,7 @@ def discard(api: Api, kind: str | None = None, identifier: str | None = None, *,
         raise StackError("name what to discard: make discard ID=… or make discard KIND=…")
     page, letters = _select(api, kind, identifier)
     if not letters:
-        print("there are no such dead letters")
+        print("no dead letter has this id or kind")
         return False
     for each in letters:
         print(f"{each['kind']}: {each['what']}\n  {each['why']}\n{textwrap.indent(each['content'], '    ')}\n")
