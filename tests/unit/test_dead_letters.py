@@ -517,7 +517,7 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
     assert listing.SECONDS < 29
 
 
-# --- Results of a redrive -----------------------------------------------------------------------------------------------
+# --- Results of a redrive ---------------------------------------------------------------------------------------------
 
 
 def file(key: str) -> dict[str, Any]:
