@@ -248,7 +248,7 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     return announce.announce_orders(
         event.to_dict(),
         publish=publisher(),
-        set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
+        set_aside=announce.set_aside_with(clients.aws("sqs"), settings.retries_queue_url, context, moment),
         find_announced=partial(replay.find_announced, clients.aws("dynamodb"), settings.notifications_table, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
@@ -406,6 +406,17 @@ def show_today() -> dict[str, Any]:
     return today.overview(since, aws=clients.aws, settings=settings, machines=MACHINES, now=moment)
 
 
+# --- Retries: SQS -> the function that failed, or the dead letters ----------------------------------------------------
+
+
+@app.on_sqs_message(queue_arn=settings.retries_queue_arn, batch_size=10, maximum_concurrency=2)
+def retry_failures(event: SQSEvent) -> dict[str, Any]:
+    """Sends failed work again after a pause if its reason may pass. All other failures wait for a person."""
+    from chalicelib.dead_letters import retrying
+
+    return retrying.retry(event.to_dict(), settings=settings, aws=clients.aws, now=now())
+
+
 # --- Dead letters: permanently failed messages -> REST -> back to where they came from --------------------------------
 
 
@@ -414,16 +425,26 @@ def list_dead_letters() -> dict[str, Any]:
     """Lists the messages that failed permanently, oldest first."""
     from chalicelib.dead_letters import listing
 
-    return listing.oldest(rest.limit(request()), settings=settings, aws=clients.aws)
+    return listing.oldest(rest.limit(request()), settings=settings, aws=clients.aws, now=now())
 
 
 @app.route("/dead-letters/redrive", methods=["POST"], authorizer=authorize)
 def redrive_dead_letters() -> dict[str, Any]:
-    """Sends all dead letters, or only those with the given ids, back to where they came from."""
-    from chalicelib.dead_letters import redrive
+    """Sends all dead letters, or only those with the given ids or kind, back to where they came from."""
+    from chalicelib.dead_letters import handling, redrive
 
-    ids = redrive.parse(rest.body(request(), nothing={}))
-    return redrive.redrive(ids, settings=settings, aws=clients.aws)
+    selection, name = handling.parse(rest.body(request(), nothing={})), rest.caller(request()).name
+    return redrive.redrive(selection, by=name, settings=settings, aws=clients.aws, now=now())
+
+
+@app.route("/dead-letters/discard", methods=["POST"], authorizer=authorize)
+def discard_dead_letters() -> dict[str, Any]:
+    """Removes the dead letters with the given ids or kind, and keeps a copy of each for 30 days."""
+    from chalicelib.dead_letters import discard, handling
+
+    body, name = rest.body(request(), nothing={}), rest.caller(request()).name
+    selection = handling.parse(body, of="a discard", all_allowed=False)
+    return discard.discard(selection, by=name, settings=settings, aws=clients.aws, now=now())
 
 
 # --- The API itself ---------------------------------------------------------------------------------------------------

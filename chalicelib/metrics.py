@@ -28,6 +28,7 @@ UNITS = {
     "RowsGood": "Count",
     "RowsBad": "Count",
     "BytesMeasured": "Bytes",
+    "WaitSeconds": "Seconds",
 }
 
 log = logger("metrics")

@@ -9,13 +9,12 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
-from chalicelib import correlation, metrics, queues
+from chalicelib import correlation, metrics, queues, retries
 from chalicelib.errors import InvalidRequest, Unavailable, aws_errors
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders.listing import stored_digests
 from chalicelib.orders.order import NO_TEXT, Order
-from chalicelib.settings import first_retry_seconds
 from chalicelib.timeline import index_keys
 
 # Maximum number of statements that DynamoDB accepts in one call.
@@ -209,9 +208,7 @@ def _conflict_notification(orders: list[Order]) -> Notification:
 
 def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
     """Retries each message after 1, 2, 4 or 8 seconds instead of after the visibility timeout of the queue."""
-    receipts = [
-        (message["receiptHandle"], first_retry_seconds() * 2 ** min(_tries(message) - 1, 3)) for message in messages
-    ]
+    receipts = [(message["receiptHandle"], retries.pause(_tries(message))) for message in messages]
     failures = queues.delay(sqs, queue_url, receipts)
     queues.raise_permanent(failures)
     for index, error in failures.items():
