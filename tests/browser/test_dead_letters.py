@@ -1,16 +1,14 @@
-"""Tests that the Dead letters tab lists failed messages, puts them back, discards them and shows what became of them."""
+"""Tests that the Dead letters tab lists, puts back and discards failed messages, and shows what became of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from chalicelib.timeline import timestamp
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
 from tests.browser.steps import intercept
@@ -24,16 +22,15 @@ def letters(system: System) -> Iterator[Letters]:
         yield letters
 
 
-HOSTILE = "\u202egnp.evil <img src=x onerror=hacked=1>\x07\n" + 3_000 * "x"
 ORDER = {"id": "m1", "letter": "m1", "kind": "order", "what": "order d1 of customer Zoë", "why": "no such table"}
-ORDER |= {"since": "2026-11-29T10:00:00.000000Z", "tries": 300, "content": HOSTILE}
-HANDLED_AT = timestamp(datetime.now(UTC))
+ORDER |= {"since": "2026-11-29T10:00:00.000000Z", "tries": 300}
+ORDER |= {"content": "\u202egnp.exe <img src=x onerror=hacked=1>\x07" + 3_000 * "x"}
 
 
-def page_of(*letters: dict[str, Any], handled: str = "") -> dict[str, Any]:
-    """Returns the API's list of dead letters. ``handled`` is the state of the letter ``ORDER`` after it was handled."""
-    done = [{**ORDER, "by": "ana", "at": HANDLED_AT, "state": handled}] if handled else []
-    return {"deadLetters": letters, "total": len(letters), "handled": done}
+def page_of(*letters: dict[str, Any], state: str = "") -> dict[str, Any]:
+    """Returns the API's list of dead letters. ``state`` is the state of ``ORDER`` after it was handled."""
+    handled = [{**ORDER, "by": "ana", "at": "2099-01-01T00:00:00Z", "state": state}] if state else []
+    return {"deadLetters": letters, "total": len(letters), "handled": handled}
 
 
 def with_letter(visit: Visit, person: Person) -> tuple[Console, list[dict[str, Any]]]:
@@ -105,52 +102,45 @@ def test_all_dead_letters_of_a_kind_are_put_back_together(
 
 def test_a_letter_that_was_put_back_is_followed_until_it_has_failed_again(visit: Visit, manager: Person) -> None:
     console, pages = with_letter(visit, manager)
-    answers = [0, 1]
+    # At first, another reader holds the message, so the redrive does not find it.
+    redriven = [0, 1]
 
     def redrive(route: Route) -> None:
-        # At first, another reader holds the message, so the redrive does not find it.
-        redriven = answers.pop(0)
-        pages.append(page_of(handled="ON_ITS_WAY") if redriven else pages[0])
-        route.fulfill(json={"redriven": redriven, "kept": [], "left": 1 - redriven})
+        pages.append(page_of(state="ON_ITS_WAY"))
+        route.fulfill(json={"redriven": redriven.pop(0), "kept": [], "left": 0})
 
     intercept(console, "POST", "dead-letters/redrive", redrive)
     letter(console, "order d1").get_by_role("button", name="Put back").click()
     console.page.get_by_role("dialog").get_by_role("button", name="Put back").click()
-    mine = handled(console, "order d1")
-    expect(mine).to_contain_text("On its way")
-    pages.append(page_of({**ORDER, "id": "m3", "tries": 301}, handled="FAILED_AGAIN"))
+    expect(handled(console, "On its way")).to_be_visible()
+    pages.append(page_of({**ORDER, "id": "m3", "tries": 301}, state="FAILED_AGAIN"))
     # The tab usually refreshes every 30 seconds.
-    expect(mine).to_contain_text("Failed again", timeout=15_000)
-    expect(mine).to_contain_text("It is back in the list above")
+    expect(handled(console, "Failed again")).to_contain_text("It is back in the list above", timeout=15_000)
     expect(
         console.page.get_by_role("status").filter(has_text="order d1 of customer Zoë: Failed again")
     ).to_be_attached()
-    expect(letter(console, "order d1")).to_contain_text("301 tries")
+    expect(letter(console, "301 tries")).to_be_visible()
 
 
 def test_a_letter_is_discarded_only_after_its_text_was_shown(visit: Visit, manager: Person) -> None:
     console, pages = with_letter(visit, manager)
     console.expect_complaint("status of 503.*/discard")
+    answers = [(503, {"Message": "SQS is unavailable"}), (200, {"discarded": 1, "kept": [], "left": 0})]
 
     def discard(route: Route) -> None:
-        pages.append(page_of(handled="DISCARDED"))
-        route.fulfill(json={"discarded": 1, "kept": [], "left": 0})
+        status, answer = answers.pop(0)
+        pages.append(page_of(state="DISCARDED"))
+        route.fulfill(status=status, json=answer)
 
     intercept(console, "POST", "dead-letters/discard", discard)
-    refuse_once = {"status": 503, "json": {"Code": "ServiceUnavailableError", "Message": "SQS is unavailable"}}
-    intercept(console, "POST", "dead-letters/discard", lambda route: route.fulfill(**refuse_once), times=1)
     letter(console, "order d1").get_by_role("button", name="Discard").click()
     dialog = console.page.get_by_role("dialog", name="Discard it?")
     expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
-    text = HOSTILE.replace("\u202e", r"\u{202e}").replace("\x07", r"\u{7}")
-    assert dialog.locator("pre").text_content() == text
-    yes = dialog.get_by_role("button", name="Discard")
-    yes.click()
+    assert dialog.locator("pre").text_content() == r"\u{202e}gnp.exe <img src=x onerror=hacked=1>\u{7}" + 3_000 * "x"
+    dialog.get_by_role("button", name="Discard").click()
     expect(dialog.get_by_role("alert")).to_have_text("SQS is unavailable")
-    yes.click()
+    dialog.get_by_role("button", name="Discard").click()
     expect(console.page.get_by_text("1 dead letter discarded.")).to_be_visible()
-    mine = handled(console, "discarded by ana")
-    mine.get_by_text("Show the message").click()
-    expect(mine.locator("pre")).to_be_visible()
-    assert console.calls("POST", "dead-letters/discard") == 2 * [{"ids": ["m1"]}]
+    handled(console, "discarded by ana").get_by_text("Show the message").click()
+    expect(handled(console, "discarded by ana").locator("pre")).to_be_visible()
     assert console.page.evaluate("window.hacked ?? null") is None
