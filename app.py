@@ -431,20 +431,20 @@ def list_dead_letters() -> dict[str, Any]:
 @app.route("/dead-letters/redrive", methods=["POST"], authorizer=authorize)
 def redrive_dead_letters() -> dict[str, Any]:
     """Sends all dead letters, or only those with the given ids or kind, back to where they came from."""
-    from chalicelib.dead_letters import handling, redrive
-
-    selection, name = handling.parse(rest.body(request(), nothing={})), rest.caller(request()).name
-    return redrive.redrive(selection, by=name, settings=settings, aws=clients.aws, now=now())
+    return _handle_dead_letters("redriven")
 
 
 @app.route("/dead-letters/discard", methods=["POST"], authorizer=authorize)
 def discard_dead_letters() -> dict[str, Any]:
     """Removes the dead letters with the given ids or kind, and keeps a copy of each for 30 days."""
-    from chalicelib.dead_letters import discard, handling
+    return _handle_dead_letters("discarded")
 
-    body, name = rest.body(request(), nothing={}), rest.caller(request()).name
-    selection = handling.parse(body, of="a discard", all_allowed=False)
-    return discard.discard(selection, by=name, settings=settings, aws=clients.aws, now=now())
+
+def _handle_dead_letters(action: Any) -> dict[str, Any]:
+    from chalicelib.dead_letters import redrive
+
+    selection, name = redrive.parse(rest.body(request(), nothing={}), action), rest.caller(request()).name
+    return redrive.handle(action, selection, by=name, settings=settings, aws=clients.aws, now=now())
 
 
 # --- The API itself ---------------------------------------------------------------------------------------------------

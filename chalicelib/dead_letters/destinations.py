@@ -1,6 +1,6 @@
 """Sends dead letters back to their destinations. Each class redrives one kind of dead letter.
 
-``results`` says where to look for what a redrive causes. ``results.py`` looks there.
+``results`` names what exists once the work is done, and ``handled.py`` looks for it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.errors import CafeError, InvalidRequest
+from chalicelib.errors import CafeError
 from chalicelib.notifications import Notification, publisher, stored_key
 from chalicelib.orders import announce
-from chalicelib.orders.order import Order
 from chalicelib.reports import REPORT_ID
 from chalicelib.uploads import outcomes
 from chalicelib.uploads.upload import Upload
@@ -26,7 +25,7 @@ STREAM_PAGES = 20
 
 # A function of this type returns the AWS client for a service name.
 Aws = Callable[[str], Any]
-# A place in ``results.PLACES``, and the id of an item that is there once the dead letter was processed.
+# A place and an id that it will contain. The place is ``announcements``, ``reports`` or a table in the settings.
 Result = tuple[str, str]
 
 
@@ -58,14 +57,14 @@ def _result(record: Any) -> Result | None:
             case {"s3": _}:
                 upload = Upload.from_record(record)
                 if upload.is_csv_in("inventory") or upload.is_csv_in("previews"):
-                    return "uploads", upload.id
-                return None if upload.is_folder() else ("inbox", stored_key(outcomes.key(upload)))
+                    return "uploads_table", upload.id
+                return None if upload.is_folder() else ("notifications_table", stored_key(outcomes.key(upload)))
             case {"Sns": {"MessageAttributes": {"key": {"Value": str(key)}}}} if key:
-                return "inbox", stored_key(key)
+                return "notifications_table", stored_key(key)
             case {"Sns": {"MessageId": str(key)}} if key:
-                return "inbox", stored_key(key)
+                return "notifications_table", stored_key(key)
     except (KeyError, TypeError, AttributeError, ValueError):
-        return None
+        pass
     return None
 
 
@@ -80,7 +79,7 @@ class Publication:
         publisher(aws("sns"), self.topic)(self.notification)
 
     def results(self) -> list[Result]:
-        return [("inbox", stored_key(self.notification.key))]
+        return [("notifications_table", stored_key(self.notification.key))]
 
 
 @dataclass(frozen=True)
@@ -159,11 +158,3 @@ class StreamPart:
 
 
 Destination = Invocation | Publication | Execution | StreamPart
-
-
-def results_of_order(body: str) -> list[Result]:
-    """Returns the result of a message that is sent back to the orders queue."""
-    try:
-        return [("orders", Order.from_json(body).order_id)]
-    except InvalidRequest:
-        return []

@@ -1,7 +1,7 @@
 """Records the dead letters that a person put back or discarded for 30 days, and finds out what became of them.
 
 Each record is an item in the notifications table, in a partition of its own that the inbox does not read. A dead letter
-that fails again keeps its ``letter`` id, so the next redrive replaces its record.
+that fails again keeps its ``letter`` id, so its next record replaces this one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,25 +18,31 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.dead_letters import results
-from chalicelib.dead_letters.handling import OUT_OF_TIME, reason
+from chalicelib.dead_letters.destinations import Aws, Result
 from chalicelib.dead_letters.letters import Letter
 from chalicelib.errors import Unavailable, aws_errors
 from chalicelib.logs import logger
+from chalicelib.orders.replay import find_announced
+from chalicelib.settings import Settings
 from chalicelib.timeline import Item, Timeline, timestamp
+from chalicelib.uploads.records import Status
 
 KEPT = timedelta(days=30)
 SHOWN = 50
 PERIOD = "dead-letters"
-# The system gives up a message after 24 hours. An hour later, an unknown result will not become known any more.
+# The system retries for 24 hours. A result that is missing an hour later will not become known any more.
 KNOWN_BY = timedelta(hours=25)
-# Maximum size in bytes of a compressed message. DynamoDB limits an item to 400 KB.
-MESSAGE_BYTES = 350_000
+# Maximum size in bytes of a compressed message and of its results. DynamoDB limits an item to 400 KB.
+MESSAGE_BYTES, RESULTS_BYTES = 350_000, 20_000
 CONTENT_CHARACTERS = 4_000
 # Maximum size in bytes of a content in a response of Lambda. A response escapes JSON twice, and is limited to 6 MB.
 CONTENT_BYTES = 20_000
 # This pattern also matches links in JSON, in which a backslash may escape an ampersand or a slash.
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]{0,20}:(?:\\*/){2}(?:[^\s\"'<>\\]|\\+(?:u[0-9a-f]{4}|/))+", re.IGNORECASE)
+TABLES = {"orders_table": "orderID", "uploads_table": "uploadId", "notifications_table": "notificationID"}
+# Maximum number of items that DynamoDB returns in one call.
+KEYS = 100
+IN_PROGRESS = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING, Status.UNDOING)
 
 log = logger("dead_letters")
 
@@ -58,105 +64,134 @@ class Register:
     by: str
     now: datetime
 
-    def add(self, letters: Sequence[Letter], state: State, in_time: Callable[[], bool]) -> dict[str, str]:
-        """Records dead letters. Returns the reason for each failure, keyed by dead letter id."""
-        reasons = {}
-        for letter in letters:
-            try:
-                if not in_time():
-                    raise Unavailable(OUT_OF_TIME)
-                with aws_errors():
-                    self.dynamodb.put_item(TableName=self.table, Item=self._item(letter, state))
-            except (ClientError, Unavailable) as error:
-                reasons[letter.id] = reason(error)
-        return reasons
-
-    def _item(self, letter: Letter, state: State) -> Item:
+    @aws_errors()
+    def add(self, letter: Letter, *, is_discarded: bool) -> None:
         at, body, what = timestamp(self.now), letter.body.encode(errors="replace"), letter.what
-        message = zlib.compress(body)
+        message, results = zlib.compress(body), json.dumps(letter.results())
         if len(message) > MESSAGE_BYTES:
             message = zlib.compress(body[:MESSAGE_BYTES])
             what = f"{what[:200]} (only the first {MESSAGE_BYTES:,} of {len(body):,} bytes are kept)"
-        shown = {name: value for name, value in letter.shown().items() if name != "id"}
-        return {
+        item = {
             "notificationID": {"S": f"dead-letter/{letter.letter}"},
             **{"period": {"S": PERIOD}, "sortKey": {"S": f"{at}#{letter.letter}"}},
             "expiresAt": {"N": str(int((self.now + KEPT).timestamp()))},
             "messageId": {"S": letter.id},
-            "shown": {"S": json.dumps({**shown, "what": what, "by": self.by, "at": at})},
+            "shown": {"S": json.dumps({**letter.shown(), "what": what, "by": self.by, "at": at})},
             "message": {"B": message},
-            "results": {"S": json.dumps(results.of(letter))},
-            "state": {"S": state},
+            "results": {"S": results if len(results) <= RESULTS_BYTES else "[]"},
+            "state": {"S": State.DISCARDED if is_discarded else State.ON_ITS_WAY},
         }
+        self.dynamodb.put_item(TableName=self.table, Item=item)
 
 
-def newest(waiting: Mapping[str, str], finder: results.Finder) -> list[dict[str, Any]] | None:
-    """Returns the newest dead letters that a person put back or discarded, or None if DynamoDB is unavailable.
+@dataclass(frozen=True)
+class Handled:
+    """Reads the records while ``in_time`` returns True."""
 
-    ``waiting`` maps the message ids of the dead letters in the queues to their ``letter`` ids.
-    """
-    timeline = Timeline(finder.aws("dynamodb"), finder.settings.notifications_table)
-    try:
-        with aws_errors():
-            items, _ = timeline.recent(PERIOD, timestamp(finder.now - KEPT), SHOWN, {})
-    except Unavailable as error:
-        log.warning("handled dead letters not read", extra={"reason": str(error)})
-        return None
-    # A dead letter that is still in its queue under the same id was not put back, or will be put back once more.
-    items = [each for each in items[:SHOWN] if each["messageId"]["S"] not in waiting]
-    again = set(waiting.values())
-    try:
-        _settle(
-            [each for each in items if each["state"]["S"] == State.ON_ITS_WAY and _letter(each) not in again], finder
-        )
-    except (Unavailable, ClientError) as error:
-        # The next request looks again.
-        log.warning("results of dead letters not read", extra={"reason": reason(error)})
-    return [_shown(each, again) for each in items]
+    settings: Settings
+    aws: Aws
+    now: datetime
+    in_time: Callable[[], bool]
+
+    def newest(self, waiting: Mapping[str, str]) -> list[dict[str, Any]] | None:
+        """Returns the newest records in the format of the API, or None if DynamoDB is unavailable.
+
+        ``waiting`` maps the message ids of the dead letters in the queues to their ``letter`` ids.
+        """
+        timeline = Timeline(self.aws("dynamodb"), self.settings.notifications_table)
+        try:
+            with aws_errors():
+                items, _ = timeline.recent(PERIOD, timestamp(self.now - KEPT), SHOWN, {})
+        except Unavailable as error:
+            log.warning("handled dead letters not read", extra={"reason": str(error)})
+            return None
+        # A dead letter that is still in its queue under the same id was not put back, or will be put back once more.
+        items = [each for each in items[:SHOWN] if each["messageId"]["S"] not in waiting]
+        again = set(waiting.values())
+        try:
+            self._settle([each for each in items if each["state"]["S"] == State.ON_ITS_WAY and _id(each) not in again])
+        except (Unavailable, ClientError) as error:
+            # The next request looks again.
+            log.warning("results of dead letters not read", extra={"reason": str(error)})
+        return [_shown(each, again) for each in items]
+
+    @aws_errors()
+    def _settle(self, items: list[Item]) -> None:
+        """Sets and stores the state of each item whose result exists, or will not become known any more.
+
+        The state is stored, because looking for results reads several tables.
+        """
+        wanted = [(item, {(place, each) for place, each in json.loads(item["results"]["S"])}) for item in items]
+        found = self._found({each: _at(item) for item, results in wanted for each in results})
+        dynamodb = self.aws("dynamodb")
+        for item, results in wanted:
+            is_done = bool(results) and results <= found
+            if not is_done and self.now - _at(item) <= KNOWN_BY:
+                continue
+            item["state"] = {"S": State.DONE if is_done else State.UNKNOWN}
+            same = {"ConditionExpression": "sortKey = :key", "ExpressionAttributeValues": {":key": item["sortKey"]}}
+            try:
+                dynamodb.put_item(TableName=self.settings.notifications_table, Item=item, **same)
+            except dynamodb.exceptions.ConditionalCheckFailedException:
+                log.info("dead letter was put back again meanwhile", extra={"letter": _id(item)})
+
+    def _found(self, since: Mapping[Result, datetime]) -> set[Result]:
+        """Returns the results that exist. ``since`` maps each result to the time of its redrive."""
+        dynamodb, table = self.aws("dynamodb"), self.settings.notifications_table
+        orders = {each: at.timestamp() for (place, each), at in since.items() if place == "announcements"}
+        announced = find_announced(dynamodb, table, self.now, orders, self.in_time)
+        found = {("announcements", each) for each in announced}
+        found |= {each for each in since if each[0] == "reports" and self._has_ended(each[1])}
+        stored = [each for each in since if each[0] in TABLES]
+        for start in range(0, len(stored), KEYS):
+            found |= self._stored(stored[start : start + KEYS])
+        return found
+
+    def _has_ended(self, arn: str) -> bool:
+        sfn = self.aws("stepfunctions")
+        self._check_time()
+        try:
+            return bool(sfn.describe_execution(executionArn=arn)["status"] != "RUNNING")
+        except sfn.exceptions.ExecutionDoesNotExist:
+            return False
+
+    def _stored(self, results: list[Result]) -> set[Result]:
+        """Returns the results that are in their tables. The status of an upload must be final."""
+        self._check_time()
+        request: dict[str, Any] = {}
+        places = {getattr(self.settings, place): place for place, _ in results}
+        for table, place in places.items():
+            keys = [{TABLES[place]: {"S": each}} for other, each in results if other == place]
+            names = {"ExpressionAttributeNames": {"#status": "status"}}
+            request[table] = {"Keys": keys, "ProjectionExpression": f"{TABLES[place]}, #status", **names}
+        answer = self.aws("dynamodb").batch_get_item(RequestItems=request)
+        if answer.get("UnprocessedKeys"):
+            raise Unavailable("DynamoDB is busy: try again in a moment")
+        items = [(places[table], item) for table, found in answer["Responses"].items() for item in found]
+        final = [(place, item) for place, item in items if item.get("status", {}).get("S") not in IN_PROGRESS]
+        return {(place, item[TABLES[place]]["S"]) for place, item in final}
+
+    def _check_time(self) -> None:
+        if not self.in_time():
+            raise Unavailable("the time for one request was up: try again")
 
 
-def _settle(items: list[Item], finder: results.Finder) -> None:
-    """Sets the state of each item whose result exists, or will not be found any more.
-
-    The state is stored too, because looking for results reads several tables.
-    """
-    wanted = [(item, results.read(item["results"]["S"])) for item in items]
-    found = finder.find({each: _at(item) for item, mine in wanted for each in mine})
-    for item, mine in wanted:
-        if mine and found.issuperset(mine):
-            item["state"] = {"S": State.DONE}
-        elif finder.now - datetime.fromisoformat(_at(item)) > KNOWN_BY:
-            item["state"] = {"S": State.UNKNOWN}
-        else:
-            continue
-        _store(item, finder.aws("dynamodb"), finder.settings.notifications_table)
+def _id(item: Item) -> str:
+    return str(item["sortKey"]["S"]).partition("#")[2]
 
 
-@aws_errors()
-def _store(item: Item, dynamodb: Any, table: str) -> None:
-    unchanged = {"ConditionExpression": "sortKey = :key", "ExpressionAttributeValues": {":key": item["sortKey"]}}
-    try:
-        dynamodb.put_item(TableName=table, Item=item, **unchanged)
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        log.info("dead letter was handled again meanwhile", extra={"letter": _letter(item)})
-
-
-def _letter(item: Item) -> str:
-    letter: str = item["sortKey"]["S"].partition("#")[2]
-    return letter
-
-
-def _at(item: Item) -> str:
-    at: str = item["sortKey"]["S"].partition("#")[0]
-    return at
+def _at(item: Item) -> datetime:
+    return datetime.fromisoformat(item["sortKey"]["S"].partition("#")[0])
 
 
 def _shown(item: Item, again: set[str]) -> dict[str, Any]:
     state = item["state"]["S"]
-    if _letter(item) in again and state != State.DISCARDED:
+    if _id(item) in again and state != State.DISCARDED:
         state = State.FAILED_AGAIN
     message = zlib.decompressobj().decompress(item["message"]["B"], 8 * CONTENT_CHARACTERS).decode(errors="ignore")
-    return {**json.loads(item["shown"]["S"]), "content": content(message), "state": state}
+    shown = json.loads(item["shown"]["S"])
+    del shown["id"]
+    return {**shown, "content": content(message), "state": state}
 
 
 def content(body: str) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from chalicelib.dead_letters import handled
 from chalicelib.dead_letters.destinations import Aws
+from chalicelib.dead_letters.handled import Handled, content
 from chalicelib.dead_letters.queue import open_queues
-from chalicelib.dead_letters.results import Finder
 from chalicelib.settings import Settings
 
 # Maximum number of dead letters to read. SQS returns messages in no particular order, so the oldest may come last.
@@ -41,7 +40,7 @@ def oldest(
     try:
         for queue in queues:
             for letters in queue.take(goes_on):
-                shown |= {each.id: {**each.shown(), "content": handled.content(each.body)} for each in letters}
+                shown |= {each.id: {**each.shown(), "content": content(each.body)} for each in letters}
         total = len(shown) if goes_on() else max(len(shown), sum(queue.count() for queue in queues))
     finally:
         for queue in queues:
@@ -51,5 +50,5 @@ def oldest(
     return {
         "deadLetters": ordered[:limit],
         "total": total,
-        "handled": handled.newest(waiting, Finder(settings, aws, now, in_time)),
+        "handled": Handled(settings, aws, now, in_time).newest(waiting),
     }

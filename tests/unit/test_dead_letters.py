@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib import clients
-from chalicelib.dead_letters import destinations, handling, listing
+from chalicelib.dead_letters import destinations, handled, listing
 from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
@@ -125,7 +125,7 @@ def test_each_shape_shows_what_failed_when_why_and_how_often(what: str) -> None:
     shown = read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown()
     expected = {"since": FAILED, "why": DOWN, "tries": 3, **changes}
     assert shown.pop("why").startswith(expected.pop("why"))
-    assert shown == {"id": "m-1", "kind": kind, "what": what.partition(" (")[0], **expected}
+    assert shown == {"id": "m-1", "letter": "m-1", "kind": kind, "what": what.partition(" (")[0], **expected}
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -218,7 +218,8 @@ def test_the_list_has_both_queues_oldest_first_and_removes_no_message(api: Api, 
 def test_without_time_to_read_all_messages_the_total_is_sqs_own_count(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     ticks = iter([0, 1, 2])
-    found = listing.oldest(100, settings=app.settings, aws=clients.aws, clock=lambda: next(ticks, 99))
+    clock = {"now": datetime.now(UTC), "clock": lambda: next(ticks, 99)}
+    found = listing.oldest(100, settings=app.settings, aws=clients.aws, **clock)
     assert (len(found["deadLetters"]), found["total"]) == (20, 25)
     assert visible(aws, DEAD) == 25
 
@@ -441,7 +442,9 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 def redriven_in(ticks: int) -> dict[str, Any]:
     """Runs a redrive whose time is up after ``ticks`` readings of the clock."""
     clock = iter(range(ticks))
-    return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
+    selection, read = redriving.Selection(), {"clock": lambda: next(clock, 99)}
+    now = datetime.now(UTC)
+    return redriving.handle("redriven", selection, by="mia", settings=app.settings, aws=clients.aws, now=now, **read)
 
 
 def test_when_time_runs_out_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:

@@ -11,7 +11,7 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
 from chalicelib import idempotency, notifications, reports, rest, timeline, today
-from chalicelib.dead_letters import handled, handling, letters
+from chalicelib.dead_letters import descriptions, handled, letters, redrive
 from chalicelib.errors import InvalidRequest
 from chalicelib.orders import order, placing
 from chalicelib.reports import history
@@ -98,10 +98,10 @@ def test_the_limits_are_those_of_the_code() -> None:
     for name in ("reports", "orders", "uploads", "notifications"):
         assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
     assert tuple(SCHEMAS["DeadLetterKind"]["enum"]) == letters.KINDS
-    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{handling.MESSAGE_ID.pattern}$"
-    assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == handling.IDS
-    assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == handling.KEPT_SHOWN
-    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == letters.TEXT_CHARACTERS
+    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{letters.MESSAGE_ID.pattern}$"
+    assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == redrive.IDS
+    assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == redrive.KEPT_SHOWN
+    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == descriptions.TEXT_CHARACTERS
     assert SCHEMAS["DeadLetter"]["properties"]["content"]["maxLength"] == handled.CONTENT_CHARACTERS
     assert SCHEMAS["HandledLetter"]["properties"]["state"]["enum"] == [*handled.State]
     assert SCHEMAS["DeadLetterList"]["properties"]["handled"]["maxItems"] == handled.SHOWN
@@ -186,10 +186,10 @@ WRONG_PREVIEWS = [*({"encoding": each} for each in ("utf-8", "cp1252", 7, [])), 
     [
         ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
-        ("/dead-letters/redrive", handling.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
+        ("/dead-letters/redrive", lambda body: redrive.parse(body, "redriven"), RIGHT_REDRIVES, WRONG_REDRIVES),
         (
             "/dead-letters/discard",
-            lambda body: handling.parse(body, of="a discard", all_allowed=False),
+            lambda body: redrive.parse(body, "discarded"),
             RIGHT_REDRIVES[1:],
             [*WRONG_REDRIVES, {}],
         ),
