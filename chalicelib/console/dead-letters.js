@@ -22,8 +22,8 @@ const poll = new Poll(async (signal) => {
   const place = { state, what: "dead letters", isVisible: shown !== null, retry: () => poll.now(), signal };
   shown = await loaded(place, () => get("dead-letters", { limit: 100 }, signal));
   show(shown);
-  showHandled(shown);
-  return Math.min(SECONDS, secondsUntilNews(shown.handled));
+  showHandled(shown.handled);
+  return Math.min(SECONDS, secondsUntilNews());
 });
 
 function show({ deadLetters, total }) {

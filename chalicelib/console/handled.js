@@ -21,9 +21,12 @@ const STATES = {
   DISCARDED: ["Discarded", "plain"],
   UNKNOWN: ["Outcome unknown", "plain"],
 };
+// Maps each state that needs an explanation to a sentence.
+const FATES = {
+  FAILED_AGAIN: "It is back in the list above, with its new reason.",
+  UNKNOWN: "It was put back more than a day ago, and nothing shows what became of it.",
+};
 const FASTEST_SECONDS = 2.5;
-// The API cuts a longer message.
-const MOST_CHARACTERS = 4_000;
 
 export const kindOf = ({ kind }) => KINDS[kind] ?? KINDS.unknown;
 const keyOf = ({ letter, at }) => `${letter} ${at}`;
@@ -33,7 +36,7 @@ const isMoving = ({ state }) => state === "ON_ITS_WAY";
 /** Returns the content of a message as text in a box that scrolls. */
 export const messageOf = ({ content, what }) => [
   h("pre.text", { tabindex: 0, role: "group", "aria-label": `Text of ${what}` }, visible(content)),
-  content.length >= MOST_CHARACTERS && h("p.hint", "The message is longer. This is its beginning."),
+  content.endsWith("…") && h("p.hint", "The message is longer. This is its beginning."),
 ];
 
 export const unfoldingMessage = (letter, ...before) =>
@@ -44,23 +47,28 @@ export const unfoldingMessage = (letter, ...before) =>
     ...messageOf(letter),
   );
 
-/** Returns the seconds until the next look. The pause grows with the time that the messages are on their way. */
-export function secondsUntilNews(handled) {
-  const ages = handled.filter(isMoving).map(({ at }) => (now() - Date.parse(at)) / 1000);
-  return Math.max(FASTEST_SECONDS, Math.min(...ages) / 20);
-}
-
-// Contains the keys of the letters that were on their way at the last look.
+// Contains what was last read, and the keys of the letters that were then on their way.
+let shown = [];
 let moving = new Set();
 
-export function showHandled({ handled, deadLetters }) {
-  const isBack = new Set(deadLetters.map(({ letter }) => letter));
-  $("handled").hidden = !handled.length;
-  keyed($("handled-list"), handled, keyOf, makeHandled, (element, each) => update(element, each, isBack));
-  const arrived = handled.filter((each) => moving.has(keyOf(each)) && !isMoving(each));
-  moving = new Set(handled.filter(isMoving).map(keyOf));
+/** Shows the handled letters, or that they cannot be read if `handled` is null. */
+export function showHandled(handled) {
+  $("handled-about").textContent = handled
+    ? "Put back or discarded in the last 30 days, the newest first."
+    : "What became of them cannot be read at the moment.";
+  shown = handled ?? shown;
+  $("handled").hidden = handled?.length === 0;
+  keyed($("handled-list"), shown, keyOf, makeHandled, update);
+  const arrived = shown.filter((each) => moving.has(keyOf(each)) && !isMoving(each));
+  moving = new Set(shown.filter(isMoving).map(keyOf));
   const words = arrived.length === 1 ? [`${arrived[0].what}: ${nameOf(arrived[0].state)}`] : countStates(arrived);
   if (words.length) announce(words.join(", "));
+}
+
+/** Returns the seconds until the next look. The pause grows with the time that the messages are on their way. */
+export function secondsUntilNews() {
+  const ages = shown.filter(isMoving).map(({ at }) => (now() - Date.parse(at)) / 1000);
+  return Math.max(FASTEST_SECONDS, Math.min(...ages) / 20);
 }
 
 const countStates = (letters) =>
@@ -86,11 +94,10 @@ function makeHandled(each) {
   );
 }
 
-function update(element, { state, letter }, isBack) {
-  const back = state === "FAILED_AGAIN" && isBack.has(letter);
-  element.querySelector(".fate").textContent = back ? "It is back in the list above, with its new reason." : "";
+function update(element, { state }) {
   if (element.dataset.state === state) return;
   element.dataset.state = state;
-  const [, style] = STATES[state] ?? STATES.UNKNOWN;
-  element.querySelector(".status").replaceChildren(h(`span.badge.${style}`, nameOf(state)));
+  const [name, style] = STATES[state] ?? STATES.UNKNOWN;
+  element.querySelector(".status").replaceChildren(h(`span.badge.${style}`, name));
+  element.querySelector(".fate").textContent = FATES[state] ?? "";
 }
