@@ -14,6 +14,7 @@ const HIDDEN_MILLISECONDS = 2_500;
 let shown = null;
 // Holds the kind of dead letter that the list shows, or an empty string for all kinds.
 let kind = "";
+const NOT_PUT_BACK = "It could not be put back: ";
 // Maps the id of a dead letter to the reason why it could not be put back.
 const failures = new Map();
 
@@ -77,7 +78,7 @@ function makeLetter(letter) {
     h(
       "div",
       h("p", h("span.badge", kindOf(letter).one), " ", h("b", inZone(what))),
-      h("p.problem", inZone(why)),
+      h("p.problem.reason", inZone(why)),
       h("p.hint", "First failure ", time(since), tries === null ? "" : `, ${counted(tries, "try", "tries")}`),
       unfoldingMessage(letter),
       h("p.problem.redrive-problem", { hidden: true }),
@@ -89,7 +90,7 @@ function makeLetter(letter) {
 function updateLetter(element, letter) {
   const note = element.querySelector(".redrive-problem");
   note.hidden = !failures.has(letter.id);
-  note.textContent = failures.has(letter.id) ? `It could not be put back: ${failures.get(letter.id)}` : "";
+  note.textContent = failures.has(letter.id) ? NOT_PUT_BACK + failures.get(letter.id) : "";
 }
 
 // --- Requests --------------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ async function redrive() {
       answer.left && `${number(answer.left)} left`,
     ];
     const next = answer.redriven ? ' What becomes of it is under "Handled".' : "";
-    if (letter && !answer.redriven && !answer.kept.length) tell(false, NOT_FOUND);
+    if (letter && !answer.redriven) tell(false, answer.kept[0] ? NOT_PUT_BACK + answer.kept[0].why : NOT_FOUND);
     else tell(!answer.kept.length, `${words.filter(Boolean).join(", ")}.${next}`);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
