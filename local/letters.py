@@ -61,15 +61,25 @@ def print_table(columns: Sequence[str], letters: list[dict[str, Any]]) -> None:
         print("  ".join(cells).rstrip())
 
 
+def _select(api: Api, kind: str | None, identifier: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the list of dead letters, and those among them that have the kind and the id."""
+    for attempt in range(EMPTY_ANSWERS):
+        time.sleep(PAUSE_SECONDS if attempt else 0)
+        page = api.get(LIST)
+        letters = [
+            each for each in page["deadLetters"] if kind in (None, each["kind"]) and identifier in (None, each["id"])
+        ]
+        if letters or not page["total"]:
+            break
+    return page, letters
+
+
 def redrive(api: Api, kind: str | None = None, identifier: str | None = None) -> bool:
     """Sends the selected dead letters back for processing, and prints what becomes of them within a minute.
 
     Returns whether no selected dead letters are left. A message that fails again becomes a dead letter again.
     """
-    page = api.get(LIST)
-    selected = [
-        each for each in page["deadLetters"] if kind in (None, each["kind"]) and identifier in (None, each["id"])
-    ]
+    page, selected = _select(api, kind, identifier)
     waiting = len(selected) if page["total"] <= len(page["deadLetters"]) else page["total"]
     body = {**({"ids": [identifier]} if identifier else {}), **({"kind": kind} if kind else {})}
     redriven, empty_answers = 0, 0
@@ -130,15 +140,14 @@ def discard(api: Api, kind: str | None = None, identifier: str | None = None, *,
     """Shows the selected dead letters, and discards them after a confirmation. Returns whether none is left."""
     if not kind and not identifier:
         raise StackError("name what to discard: make discard ID=… or make discard KIND=…")
-    shown = api.get(LIST)["deadLetters"]
-    letters = [each for each in shown if kind in (None, each["kind"]) and identifier in (None, each["id"])]
+    page, letters = _select(api, kind, identifier)
     if not letters:
         print("there are no such dead letters")
         return False
     for each in letters:
         print(f"{each['kind']}: {each['what']}\n  {each['why']}\n{textwrap.indent(each['content'], '    ')}\n")
     try:
-        question = f"Discard {len(letters)} of {len(shown)} dead letters? A copy is kept for 30 days. yes or no: "
+        question = f"Discard {len(letters)} of {page['total']:,} dead letters? A copy is kept for 30 days. yes or no: "
         if not yes and input(question).strip().lower() not in ("y", "yes"):
             print("nothing was discarded")
             return False

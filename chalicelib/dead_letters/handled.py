@@ -13,7 +13,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -27,6 +26,8 @@ from chalicelib.settings import Settings
 from chalicelib.timeline import Item, Timeline, timestamp
 from chalicelib.uploads.records import Status
 
+STATES = ("ON_ITS_WAY", "DONE", "FAILED_AGAIN", "DISCARDED", "UNKNOWN")
+ON_ITS_WAY, DONE, FAILED_AGAIN, DISCARDED, UNKNOWN = STATES
 KEPT = timedelta(days=30)
 SHOWN = 50
 PERIOD = "dead-letters"
@@ -47,25 +48,18 @@ IN_PROGRESS = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING, Status.UNDOI
 log = logger("dead_letters")
 
 
-class State(StrEnum):
-    ON_ITS_WAY = "ON_ITS_WAY"
-    DONE = "DONE"
-    FAILED_AGAIN = "FAILED_AGAIN"
-    DISCARDED = "DISCARDED"
-    UNKNOWN = "UNKNOWN"
-
-
 @dataclass(frozen=True)
-class Register:
-    """Records what the user ``by`` does at the time ``now``."""
+class Handled:
+    """The records. Looking for announcements ends when ``in_time`` returns False."""
 
-    dynamodb: Any
-    table: str
-    by: str
+    settings: Settings
+    aws: Aws
     now: datetime
+    in_time: Callable[[], bool]
 
     @aws_errors()
-    def add(self, letter: Letter, *, is_discarded: bool) -> None:
+    def add(self, letter: Letter, state: str, by: str) -> None:
+        """Records that the user ``by`` puts back or discards a dead letter."""
         at, body, what = timestamp(self.now), letter.body.encode(errors="replace"), letter.what
         message, results = zlib.compress(body), json.dumps(letter.results())
         if len(message) > MESSAGE_BYTES:
@@ -76,22 +70,12 @@ class Register:
             **{"period": {"S": PERIOD}, "sortKey": {"S": f"{at}#{letter.letter}"}},
             "expiresAt": {"N": str(int((self.now + KEPT).timestamp()))},
             "messageId": {"S": letter.id},
-            "shown": {"S": json.dumps({**letter.shown(), "what": what, "by": self.by, "at": at})},
+            "shown": {"S": json.dumps({**letter.shown(), "what": what, "by": by, "at": at})},
             "message": {"B": message},
             "results": {"S": results if len(results) <= RESULTS_BYTES else "[]"},
-            "state": {"S": State.DISCARDED if is_discarded else State.ON_ITS_WAY},
+            "state": {"S": state},
         }
-        self.dynamodb.put_item(TableName=self.table, Item=item)
-
-
-@dataclass(frozen=True)
-class Handled:
-    """Reads the records while ``in_time`` returns True."""
-
-    settings: Settings
-    aws: Aws
-    now: datetime
-    in_time: Callable[[], bool]
+        self.aws("dynamodb").put_item(TableName=self.settings.notifications_table, Item=item)
 
     def newest(self, waiting: Mapping[str, str]) -> list[dict[str, Any]] | None:
         """Returns the newest records in the format of the API, or None if DynamoDB is unavailable.
@@ -109,7 +93,7 @@ class Handled:
         items = [each for each in items[:SHOWN] if each["messageId"]["S"] not in waiting]
         again = set(waiting.values())
         try:
-            self._settle([each for each in items if each["state"]["S"] == State.ON_ITS_WAY and _id(each) not in again])
+            self._settle([each for each in items if each["state"]["S"] == ON_ITS_WAY and _id(each) not in again])
         except (Unavailable, ClientError) as error:
             # The next request looks again.
             log.warning("results of dead letters not read", extra={"reason": str(error)})
@@ -128,7 +112,7 @@ class Handled:
             is_done = bool(results) and results <= found
             if not is_done and self.now - _at(item) <= KNOWN_BY:
                 continue
-            item["state"] = {"S": State.DONE if is_done else State.UNKNOWN}
+            item["state"] = {"S": DONE if is_done else UNKNOWN}
             same = {"ConditionExpression": "sortKey = :key", "ExpressionAttributeValues": {":key": item["sortKey"]}}
             try:
                 dynamodb.put_item(TableName=self.settings.notifications_table, Item=item, **same)
@@ -149,7 +133,6 @@ class Handled:
 
     def _has_ended(self, arn: str) -> bool:
         sfn = self.aws("stepfunctions")
-        self._check_time()
         try:
             return bool(sfn.describe_execution(executionArn=arn)["status"] != "RUNNING")
         except sfn.exceptions.ExecutionDoesNotExist:
@@ -157,7 +140,6 @@ class Handled:
 
     def _stored(self, results: list[Result]) -> set[Result]:
         """Returns the results that are in their tables. The status of an upload must be final."""
-        self._check_time()
         request: dict[str, Any] = {}
         places = {getattr(self.settings, place): place for place, _ in results}
         for table, place in places.items():
@@ -171,10 +153,6 @@ class Handled:
         final = [(place, item) for place, item in items if item.get("status", {}).get("S") not in IN_PROGRESS]
         return {(place, item[TABLES[place]]["S"]) for place, item in final}
 
-    def _check_time(self) -> None:
-        if not self.in_time():
-            raise Unavailable("the time for one request was up: try again")
-
 
 def _id(item: Item) -> str:
     return str(item["sortKey"]["S"]).partition("#")[2]
@@ -186,8 +164,8 @@ def _at(item: Item) -> datetime:
 
 def _shown(item: Item, again: set[str]) -> dict[str, Any]:
     state = item["state"]["S"]
-    if _id(item) in again and state != State.DISCARDED:
-        state = State.FAILED_AGAIN
+    if _id(item) in again and state != DISCARDED:
+        state = FAILED_AGAIN
     message = zlib.decompressobj().decompress(item["message"]["B"], 8 * CONTENT_CHARACTERS).decode(errors="ignore")
     shown = json.loads(item["shown"]["S"])
     del shown["id"]

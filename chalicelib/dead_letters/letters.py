@@ -22,7 +22,6 @@ from chalicelib.dead_letters.destinations import Destination, Execution, Invocat
 from chalicelib.errors import InvalidRequest
 from chalicelib.fields import whole_number
 from chalicelib.notifications import Notification, counted
-from chalicelib.orders import store
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
@@ -134,9 +133,9 @@ def read_order(message: Message) -> Letter:
         what=one_line(what),
         since=_moment(given.get("sent")) or _sent(message),
         why=one_line(given.get("reason") or why),
-        # If the attribute ``tries`` is missing, SQS itself moved the message to the dead-letter queue after the last
-        # attempt. The receive count from SQS is not used, because listing dead letters also increases that count.
-        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
+        # SQS adds no attribute to the messages that it moves itself. The receive count from SQS is not used, because
+        # listing dead letters also increases that count.
+        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else None,
         body=message["Body"],
         correlation_ids=without_none(correlation.of_sqs(message)),
     )

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from chalicelib import correlation, queues
 from chalicelib.dead_letters.destinations import Aws, CannotRedrive, Destination
-from chalicelib.dead_letters.handled import Register
+from chalicelib.dead_letters.handled import DISCARDED, ON_ITS_WAY, Handled
 from chalicelib.dead_letters.letters import KINDS, MESSAGE_ID, Letter
 from chalicelib.dead_letters.queue import DeadLetterQueue, open_queues
 from chalicelib.errors import Unavailable, aws_errors
@@ -85,8 +85,7 @@ def handle(
     because they were kept, not selected or not reached in time.
     """
     end = clock() + SECONDS
-    register = Register(aws("dynamodb"), settings.notifications_table, by, now)
-    run = _Run(action, selection, register, settings.orders_queue_url, aws, lambda: clock() < end)
+    run = _Run(action, selection, Handled(settings, aws, now, lambda: clock() < end), by)
     both = open_queues(settings, aws("sqs"), HIDDEN_SECONDS)
     saw_all = selection.ids is None
     try:
@@ -100,7 +99,7 @@ def handle(
                 raise
             saw_all = False
         held = sum(queue.held for queue in both)
-        left = held if saw_all and run.in_time() else max(held, sum(queue.count() for queue in both))
+        left = held if saw_all and run.handled.in_time() else max(held, sum(queue.count() for queue in both))
     finally:
         for queue in both:
             queue.release()
@@ -116,17 +115,15 @@ class _Run:
 
     action: Action
     selection: Selection
-    register: Register
-    orders_url: str
-    aws: Aws
-    in_time: Callable[[], bool]
+    handled: Handled
+    by: str
     done: set[str] = field(default_factory=set)
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
         """Returns True if time is left and some requested dead letters have not been found yet."""
         ids = self.selection.ids
-        return self.in_time() and (ids is None or not ids <= self.done | self.kept.keys())
+        return self.handled.in_time() and (ids is None or not ids <= self.done | self.kept.keys())
 
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
         """Records, sends and deletes the selected dead letters among ``letters``."""
@@ -151,7 +148,7 @@ class _Run:
             try:
                 if self.action == "redriven" and letter.kind != "order" and letter.destination is None:
                     raise CannotRedrive("its origin is unknown")
-                self.register.add(letter, is_discarded=self.action == "discarded")
+                self.handled.add(letter, ON_ITS_WAY if self.action == "redriven" else DISCARDED, self.by)
             except (ClientError, Unavailable, CannotRedrive) as error:
                 reasons[letter.id] = _reason(error)
         return reasons
@@ -166,15 +163,15 @@ class _Run:
 
     def _send_orders(self, letters: list[Letter]) -> dict[str, str]:
         messages = [(each.body, _attributes(each)) for each in letters]
-        failures = queues.send(self.aws("sqs"), self.orders_url, messages)
+        failures = queues.send(self.handled.aws("sqs"), self.handled.settings.orders_queue_url, messages)
         return {letters[index].id: _reason(error) for index, error in failures.items()}
 
     def _send_one(self, destination: Destination) -> str | None:
-        if not self.in_time():
+        if not self.handled.in_time():
             return "the redrive ran out of time: try again"
         try:
             with aws_errors():
-                destination.send(self.aws)
+                destination.send(self.handled.aws)
         except (ClientError, Unavailable, CannotRedrive) as error:
             return _reason(error)
         except (ParamValidationError, UnicodeError):

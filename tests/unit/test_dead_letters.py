@@ -2,7 +2,9 @@
 
 import copy
 import json
-from datetime import UTC, datetime
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +18,11 @@ from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
 from chalicelib.errors import Unavailable
+from chalicelib.orders import replay
+from chalicelib.timeline import index_keys, timestamp
+from chalicelib.uploads import records
 from tests.unit.api import Api, app, refused
-from tests.unit.cloud import ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 from tests.unit.letters import (
     DEAD,
     FAILURES,
@@ -52,7 +57,7 @@ UNSTARTED, REFUSED = "the report could not be started", "The role may not start 
 NO_FUNCTION = "the function store_orders failed on the whole batch: see its log"
 # Each row contains a description, a message, its kind, and the displayed fields that differ from the defaults.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
-    "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
+    "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": None}),
     "order o-1 of customer Zoë (that had its tries)": (
         message(ORDER, reason="the table did not take it", tries="6", sent="1795230000000"),
         "order",
@@ -61,7 +66,7 @@ DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "a message that is not an order": (
         message("{poison"),
         "order",
-        {"since": SENT, "why": "body: is not JSON", "tries": 5},
+        {"since": SENT, "why": "body: is not JSON", "tries": None},
     ),
 }
 UNREADABLE = "an unreadable event for record_notification"
@@ -317,7 +322,7 @@ def test_orders_go_back_to_their_queue_byte_for_byte(api: Api, aws: Aws, functio
     assert redrive(api, body) == {"redriven": 13, "kept": [], "left": 0}
     assert sorted(each["Body"] for each in aws.receive(ENVIRONMENT["ORDERS_QUEUE_URL"])) == sorted(bodies)
     assert redrive(api) == {"redriven": 0, "kept": [], "left": 0}
-    assert listed(api) == {"deadLetters": [], "total": 0}
+    assert ids(listed(api)) == []
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -511,6 +516,153 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
     assert listing.SECONDS < 29
 
 
+# --- What becomes of a letter -----------------------------------------------------------------------------------------
+
+OTHER = {"eventName": "ObjectCreated:Put", "eventTime": SENT}
+
+
+def stored_in(table: str, key: str, **texts: str) -> Callable[[Aws, str], None]:
+    """Returns a function that stores an item in a table."""
+    item = {name: {"S": value} for name, value in texts.items()}
+    return lambda aws, found: aws.dynamodb.put_item(TableName=ENVIRONMENT[table], Item={key: {"S": found}, **item})
+
+
+def file(key: str) -> dict[str, Any]:
+    stored = {"key": key, "size": 1, "eTag": "e", "sequencer": "01"}
+    return invocation("receive_upload", {"Records": [{**OTHER, "s3": {"object": stored}}]})
+
+
+def announced(aws: Aws, order_id: str) -> None:
+    at, told = timestamp(datetime.now(UTC)), json.dumps({"outcome": "placed", "orderIDs": ["x", order_id]})
+    stored_in("NOTIFICATIONS_TABLE", "notificationID", kind="order", sentAt=at, facts=told, **index_keys(at, "n"))(
+        aws, "n"
+    )
+
+
+in_inbox = stored_in("NOTIFICATIONS_TABLE", "notificationID")
+BEANS, REPORT = records.upload_id("inventory/a.csv", "01"), "storage-1"
+# Each row contains a queue, a dead letter, an event after which it is still on its way, and its result.
+BECOMES: dict[str, tuple[str, Any, Callable[[Aws], Any], Callable[[Aws], Any]]] = {
+    "order": (DEAD, ORDER, lambda _: None, lambda aws: stored_in("ORDERS_TABLE", "orderID")(aws, "o-1")),
+    "announcement": (
+        FAILURES,
+        invocation("announce_orders", ANNOUNCED),
+        lambda _: None,
+        lambda aws: announced(aws, "o-1"),
+    ),
+    "upload": (
+        FAILURES,
+        file("inventory/a.csv"),
+        lambda aws: stored_in("UPLOADS_TABLE", "uploadId", status="IMPORTING")(aws, BEANS),
+        lambda aws: stored_in("UPLOADS_TABLE", "uploadId", status="REFUSED")(aws, BEANS),
+    ),
+    "upload that is not imported": (FAILURES, file("a+b"), lambda _: None, lambda aws: in_inbox(aws, "upload/a b/01")),
+    "notification": (FAILURES, envelope(), lambda _: None, lambda aws: in_inbox(aws, "report/inventory-1")),
+    "alarm": (FAILURES, invocation("record_alarm", sns_event()), lambda _: None, lambda aws: in_inbox(aws, "n-1")),
+    "report": (FAILURES, schedule(Name=REPORT), lambda _: None, lambda aws: aws.finish(REPORT)),
+}
+
+
+@pytest.fixture
+def look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "FRESH_SECONDS", -1)
+
+
+def states(api: Api) -> list[str]:
+    return [each["state"] for each in listed(api)["handled"]]
+
+
+@pytest.mark.usefixtures("look_at_once", "functions")
+@pytest.mark.parametrize("name", BECOMES)
+def test_a_letter_is_on_its_way_until_its_result_is_there(api: Api, aws: Aws, name: str) -> None:
+    queue, body, begin, finish = BECOMES[name]
+    [letter] = put(aws, queue, body)
+    assert redrive(api) == ONE
+    assert api.get("/notifications").json_body["notifications"] == []
+    begin(aws)
+    [handled] = listed(api)["handled"]
+    assert (handled["letter"], handled["by"], handled["state"]) == (letter, "mia", "ON_ITS_WAY")
+    finish(aws)
+    assert states(api) == ["DONE"]
+    # The result is not looked for again.
+    reads = aws.calls(aws.dynamodb, "BatchGetItem")
+    assert (states(api), reads) == (["DONE"], [])
+
+
+def test_a_letter_that_fails_again_keeps_its_history(api: Api, aws: Aws) -> None:
+    sent = message("{poison", sent="1795230000000", tries="3", letter="first")
+    for tries in ("3", "4"):
+        given = {name: {"DataType": "String", **each} for name, each in sent["MessageAttributes"].items()}
+        aws.sqs.send_message(
+            QueueUrl=DEAD,
+            MessageBody=sent["Body"],
+            MessageAttributes=given | {"tries": {"DataType": "String", "StringValue": tries}},
+        )
+        page = listed(api)
+        assert [(each["letter"], each["tries"]) for each in page["deadLetters"]] == [("first", int(tries))]
+        assert {each["state"] for each in page["handled"]} == ({"FAILED_AGAIN"} if tries == "4" else set())
+        assert redrive(api) == ONE
+        [sent] = aws.receive(ENVIRONMENT["ORDERS_QUEUE_URL"])
+        aws.sqs.delete_message(QueueUrl=ENVIRONMENT["ORDERS_QUEUE_URL"], ReceiptHandle=sent["ReceiptHandle"])
+        history = {name: each["StringValue"] for name, each in sent["MessageAttributes"].items()}
+        assert history == {"letter": "first", "sent": "1795230000000", "tries": tries}
+
+
+def test_after_a_day_without_a_result_the_state_is_unknown(api: Api, aws: Aws) -> None:
+    put(aws, DEAD, "{poison")
+    redrive(api)
+    for hours, state in ((24, "ON_ITS_WAY"), (26, "UNKNOWN"), (0, "UNKNOWN")):
+        later = datetime.now(UTC) + timedelta(hours=hours)
+        found = listing.oldest(100, settings=app.settings, aws=clients.aws, now=later)
+        assert [each["state"] for each in found["handled"]] == [state]
+
+
+def test_a_discarded_letter_stays_readable(api: Api, aws: Aws, functions: Functions) -> None:
+    noise = random.Random(1).randbytes(400_000).hex()
+    put(aws, FAILURES, noise, "?", invocation("record_alarm", sns_event()))
+    assert api.post("/dead-letters/discard", {"kind": "unknown"}).json_body == {"discarded": 2, "kept": [], "left": 1}
+    assert functions.invoked == []
+    by_content = {each["content"][:1]: each for each in listed(api)["handled"]}
+    assert {each["state"] for each in by_content.values()} == {"DISCARDED"}
+    assert by_content["?"]["content"] == "?"
+    assert "only the first 350,000 of 800,000 bytes" in by_content[noise[:1]]["what"]
+
+
+@pytest.mark.parametrize("action", ["redrive", "discard"])
+def test_a_letter_that_cannot_be_recorded_is_neither_sent_nor_deleted(api: Api, aws: Aws, action: str) -> None:
+    [letter] = put(aws, DEAD, ORDER)
+    with refusing(aws.dynamodb, "put_item", "ThrottlingException"):
+        answer = api.post(f"/dead-letters/{action}", {"ids": [letter]}).json_body
+    assert [each["id"] for each in answer["kept"]] == [letter]
+    page = listed(api)
+    assert (ids(page), page["handled"], aws.queued()) == ([letter], [], [])
+    with refusing(aws.dynamodb, "query", "ThrottlingException"):
+        assert listed(api)["handled"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ('{"a": 1}\r\n\t\x1b[31m\u202e\ud800\u3000x', '{"a": 1} \n\t?[31m?? x'),
+        (
+            json.dumps(json.dumps({"url": LINK, "note": "n"})).replace("?", "\\\\u003f"),
+            r'"{\"url\": \"(a link)\", \"note\": \"n\"}"',
+        ),
+        ("x" * 4_001, "x" * 3_999 + "…"),
+        (f"{LINK} " * 200, None),
+        ("\U0001f600" * 1_000_000, "\U0001f600" * 1_428 + "…"),
+        ("a." * 500_000, None),
+    ],
+)
+def test_content_is_printable_text_of_bounded_size_without_links(body: str, shown: str | None) -> None:
+    text = handled.content(body)
+    assert shown in (None, text)
+    assert len(text) <= handled.CONTENT_CHARACTERS
+    assert "Signature" not in text
+    # Lambda limits a response to 6 MB.
+    assert len(json.dumps(json.dumps(text))) * (100 + handled.SHOWN) < 3_500_000
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -518,7 +670,15 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
         ({"all": True}, "all: is not a field of a redrive"),
         ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
         ({"ids": ["a\n"]}, "ids: must contain only ids of dead letters"),
+        ({"kind": "x"}, "kind: must be one of order, announcement,"),
     ],
 )
 def test_an_invalid_redrive_request_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
     assert refused(api.post("/dead-letters/redrive", body), 400, "InvalidRequest").startswith(problem)
+
+
+@pytest.mark.parametrize("body", [b"", {}])
+def test_all_letters_are_never_discarded_at_once(api: Api, aws: Aws, body: Any) -> None:
+    put(aws, DEAD, ORDER)
+    assert "`ids` or a `kind`" in refused(api.post("/dead-letters/discard", body), 400, "InvalidRequest")
+    assert visible(aws, DEAD) == 1

@@ -103,7 +103,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == redrive.KEPT_SHOWN
     assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == descriptions.TEXT_CHARACTERS
     assert SCHEMAS["DeadLetter"]["properties"]["content"]["maxLength"] == handled.CONTENT_CHARACTERS
-    assert SCHEMAS["HandledLetter"]["properties"]["state"]["enum"] == [*handled.State]
+    assert SCHEMAS["HandledLetter"]["properties"]["state"]["enum"] == [*handled.STATES]
     assert SCHEMAS["DeadLetterList"]["properties"]["handled"]["maxItems"] == handled.SHOWN
     assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
     assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
