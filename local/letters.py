@@ -20,6 +20,8 @@ EMPTY_ANSWERS = 3
 PAUSE_SECONDS = 2.0
 # Maximum time in seconds to wait for what becomes of redriven dead letters.
 WAIT_SECONDS = 60
+# Maximum number of redriven dead letters in a list.
+HANDLED_SHOWN = 50
 LIST = "/dead-letters?limit=100"
 
 
@@ -64,7 +66,8 @@ def print_table(columns: Sequence[str], letters: list[dict[str, Any]]) -> None:
 def _select(api: Api, kind: str | None, identifier: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the list of dead letters, and those among them that have the kind and the id."""
     for attempt in range(EMPTY_ANSWERS):
-        time.sleep(PAUSE_SECONDS if attempt else 0)
+        if attempt:
+            time.sleep(PAUSE_SECONDS)
         page = api.get(LIST)
         letters = [
             each for each in page["deadLetters"] if kind in (None, each["kind"]) and identifier in (None, each["id"])
@@ -104,7 +107,8 @@ def redrive(api: Api, kind: str | None = None, identifier: str | None = None) ->
         print(f"  {answer['left'] - len(kept):,} left")
     earlier = [(each["letter"], each["at"]) for each in page["handled"] or []]
     succeeded = not redriven or _wait(api, earlier, redriven)
-    return succeeded and not kept and (bool(body) or not answer["left"])
+    is_found = bool(redriven or not identifier)
+    return succeeded and is_found and not kept and (bool(body) or not answer["left"])
 
 
 def _wait(api: Api, earlier: list[tuple[str, str]], redriven: int) -> bool:
@@ -124,7 +128,7 @@ def _wait(api: Api, earlier: list[tuple[str, str]], redriven: int) -> bool:
                     printed[each["letter"]] = each["state"]
                     reason = f": {reasons.get(each['letter'], each['why'])}" if each["state"] == "FAILED_AGAIN" else ""
                     print(f"  {each['state'].replace('_', ' ').lower()}: {each['what']}{reason}", flush=True)
-            if (mine and not open_ones) or time.monotonic() >= end:
+            if len(printed) >= min(redriven, HANDLED_SHOWN) or time.monotonic() >= end:
                 break
             time.sleep(PAUSE_SECONDS)
     except KeyboardInterrupt:

@@ -126,9 +126,11 @@ class Handled:
         announced = find_announced(dynamodb, table, self.now, orders, self.in_time)
         found = {("announcements", each) for each in announced}
         found |= {each for each in since if each[0] == "reports" and self._has_ended(each[1])}
-        stored = [each for each in since if each[0] in TABLES]
-        for start in range(0, len(stored), KEYS):
-            found |= self._stored(stored[start : start + KEYS])
+        for place, key in TABLES.items():
+            ids = [each for other, each in since if other == place]
+            for start in range(0, len(ids), KEYS):
+                stored = self._stored(getattr(self.settings, place), key, ids[start : start + KEYS])
+                found |= {(place, each) for each in stored}
         return found
 
     def _has_ended(self, arn: str) -> bool:
@@ -138,20 +140,15 @@ class Handled:
         except sfn.exceptions.ExecutionDoesNotExist:
             return False
 
-    def _stored(self, results: list[Result]) -> set[Result]:
-        """Returns the results that are in their tables. The status of an upload must be final."""
-        request: dict[str, Any] = {}
-        places = {getattr(self.settings, place): place for place, _ in results}
-        for table, place in places.items():
-            keys = [{TABLES[place]: {"S": each}} for other, each in results if other == place]
-            names = {"ExpressionAttributeNames": {"#status": "status"}}
-            request[table] = {"Keys": keys, "ProjectionExpression": f"{TABLES[place]}, #status", **names}
-        answer = self.aws("dynamodb").batch_get_item(RequestItems=request)
+    def _stored(self, table: str, key: str, ids: list[str]) -> list[str]:
+        """Returns the ids that are in a table. The status of an upload must be final."""
+        names = {"ExpressionAttributeNames": {"#status": "status"}}
+        request = {"Keys": [{key: {"S": each}} for each in ids], "ProjectionExpression": f"{key}, #status", **names}
+        answer = self.aws("dynamodb").batch_get_item(RequestItems={table: request})
         if answer.get("UnprocessedKeys"):
             raise Unavailable("DynamoDB is busy: try again in a moment")
-        items = [(places[table], item) for table, found in answer["Responses"].items() for item in found]
-        final = [(place, item) for place, item in items if item.get("status", {}).get("S") not in IN_PROGRESS]
-        return {(place, item[TABLES[place]]["S"]) for place, item in final}
+        items = answer["Responses"][table]
+        return [item[key]["S"] for item in items if item.get("status", {}).get("S") not in IN_PROGRESS]
 
 
 def _id(item: Item) -> str:

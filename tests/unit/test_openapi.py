@@ -166,6 +166,7 @@ WRONG_REDRIVES = [
     *({"ids": ids} for ids in (["a"] * 101, [], ["a b"], [""], ["x" * 101], [1], [None], [[]], "a", {"a": 1}, None)),
     *({"all": True}, [], "ids", 7, *({"kind": kind} for kind in ("orders", "", None, ["order"]))),
 ]
+WRONG_DISCARDS = [*WRONG_REDRIVES, {}]
 UPLOAD = {"filename": "beans.csv"}
 RIGHT_UPLOADS = [
     *(UPLOAD, {"filename": "beans.CsV", "size": 50_000_000}, {"filename": ".csv", "size": 1}),
@@ -187,12 +188,7 @@ WRONG_PREVIEWS = [*({"encoding": each} for each in ("utf-8", "cp1252", 7, [])), 
         ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
         ("/dead-letters/redrive", lambda body: redrive.parse(body, "redriven"), RIGHT_REDRIVES, WRONG_REDRIVES),
-        (
-            "/dead-letters/discard",
-            lambda body: redrive.parse(body, "discarded"),
-            RIGHT_REDRIVES[1:],
-            [*WRONG_REDRIVES, {}],
-        ),
+        ("/dead-letters/discard", lambda body: redrive.parse(body, "discarded"), RIGHT_REDRIVES[1:], WRONG_DISCARDS),
         ("/uploads", links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
         ("/uploads/{upload_id}/preview", lambda body: actions.parse(body, "encoding"), RIGHT_PREVIEWS, WRONG_PREVIEWS),
         ("/uploads/{upload_id}/apply", actions.parse, [{}], [*WRONG_PREVIEWS, {"encoding": None}]),
