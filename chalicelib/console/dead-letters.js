@@ -34,12 +34,12 @@ function show({ deadLetters, total }) {
   const listed = kind ? counts.get(kind) : deadLetters;
   if (total) $("dead-letters-state").replaceChildren();
   else empty($("dead-letters-state"), "No dead letters", "Nothing waits for a person.");
-  const amount = counted(kind ? listed.length : total, "dead letter");
+  const amount = kind ? listed.length : total;
   $("dead-letters-about").textContent =
     total > deadLetters.length
       ? `The ${number(listed.length)} oldest of about ${number(total)}.`
       : total
-        ? `${amount}, the oldest first.`
+        ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.`
         : "";
   $("redrive-all").hidden = !total;
   $("redrive-all").textContent = kind ? `Put all ${KINDS[kind].many} back` : "Put all back";
