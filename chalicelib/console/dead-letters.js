@@ -1,25 +1,20 @@
-/** Shows the Dead letters tab. The tab lists failed messages and sends them back to be processed again. */
+/** Shows the Dead letters tab. The tab lists failed messages, puts them back to be processed again, or discards them. */
 import { ApiError, get, post } from "./api.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
+import { KINDS, kindOf, messageOf, secondsUntilNews, showHandled, unfoldingMessage } from "./handled.js";
 import { empty, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
-// The tab refreshes slowly, because reading a queue briefly hides its messages from other readers.
+// The tab usually refreshes slowly, because reading a queue briefly hides its messages from other readers.
 const SECONDS = 30;
-
-const KINDS = {
-  order: ["Order", "cup"],
-  announcement: ["Announcement", "cup"],
-  stream: ["Announcements", "cup"],
-  upload: ["Upload", "upload"],
-  notification: ["Notification", "inbox"],
-  alarm: ["Alarm", "alarm"],
-  report: ["Report", "report"],
-  unknown: ["Unknown", "other"],
-};
+// A message that another reader is reading becomes visible again within this time.
+const HIDDEN_MILLISECONDS = 2_500;
 
 let shown = null;
+// Holds the kind of dead letter that the list shows, or an empty string for all kinds.
+let kind = "";
+const NOT_PUT_BACK = "It could not be put back: ";
 // Maps the id of a dead letter to the reason why it could not be put back.
 const failures = new Map();
 
@@ -28,103 +23,214 @@ const poll = new Poll(async (signal) => {
   const place = { state, what: "dead letters", isVisible: shown !== null, retry: () => poll.now(), signal };
   shown = await loaded(place, () => get("dead-letters", { limit: 100 }, signal));
   show(shown);
-  return SECONDS;
+  showHandled(shown.handled);
+  return Math.min(SECONDS, secondsUntilNews());
 });
 
 function show({ deadLetters, total }) {
+  const counts = Map.groupBy(deadLetters, (letter) => (letter.kind in KINDS ? letter.kind : "unknown"));
+  if (!counts.has(kind)) kind = "";
+  showKinds(counts, deadLetters.length);
+  const listed = kind ? counts.get(kind) : deadLetters;
   if (total) $("dead-letters-state").replaceChildren();
-  else empty($("dead-letters-state"), "No dead letters", "All messages were processed.");
+  else empty($("dead-letters-state"), "No dead letters", "Nothing waits for a person.");
+  const amount = kind ? listed.length : total;
   $("dead-letters-about").textContent =
     total > deadLetters.length
-      ? `The ${number(deadLetters.length)} oldest of about ${number(total)}.`
+      ? `The ${number(listed.length)} oldest of about ${number(total)}.`
       : total
-        ? `${counted(total, "dead letter")}, the oldest first.`
+        ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.`
         : "";
   $("redrive-all").hidden = !total;
-  keyed($("dead-letters-list"), deadLetters, (letter) => letter.id, makeLetter, updateLetter);
+  $("redrive-all").textContent = kind ? `Put all ${KINDS[kind].many} back` : "Put all back";
+  keyed($("dead-letters-list"), listed, (letter) => letter.id, makeLetter, updateLetter);
+}
+
+function showKinds(counts, all) {
+  $("dead-letters-kinds").hidden = counts.size < 2;
+  const names = ["", ...Object.keys(KINDS).filter((name) => counts.has(name))];
+  keyed($("dead-letters-chips"), names, String, makeChip, (chip, name) => {
+    chip.firstElementChild.checked = name === kind;
+    chip.querySelector("bdi").textContent = number(name ? counts.get(name).length : all);
+  });
+}
+
+function makeChip(name) {
+  const { many, drawing } = name ? KINDS[name] : { many: "all", drawing: "letter" };
+  const choose = () => {
+    kind = name;
+    show(shown);
+  };
+  return h(
+    "label",
+    h("input", { type: "radio", name: "dead-letters-kind", value: name, onchange: choose }),
+    h("span", icon(drawing), h("span.kind", many), " ", h("bdi.soft")),
+  );
 }
 
 function makeLetter(letter) {
-  const [kind, drawing] = KINDS[letter.kind] ?? KINDS.unknown;
+  const { what, why, since, tries } = letter;
+  const act = (verb, ask, style) =>
+    h(`button${style}`, { type: "button", "aria-label": `${verb}: ${what}`, onclick: () => ask(letter) }, verb);
   return h(
     "li.row",
-    icon(drawing),
+    icon(kindOf(letter).drawing),
     h(
       "div",
-      h("p", h("span.badge", kind), " ", h("b", inZone(letter.what))),
-      h("p.problem", inZone(letter.why)),
-      h(
-        "p.hint",
-        "since ",
-        time(letter.since),
-        letter.tries === null ? "" : `, after ${counted(letter.tries, "try", "tries")}`,
-      ),
+      h("p", h("span.badge", kindOf(letter).one), " ", h("b", inZone(what))),
+      h("p.problem.reason", inZone(why)),
+      h("p.hint", "First failure ", time(since), tries === null ? "" : `, ${counted(tries, "try", "tries")}`),
+      unfoldingMessage(letter),
       h("p.problem.redrive-problem", { hidden: true }),
     ),
-    h(
-      "p.act",
-      h("button", { type: "button", "aria-label": `Put back: ${letter.what}`, onclick: () => ask(letter) }, "Put back"),
-    ),
+    h("p.act.buttons", act("Put back", askRedrive, ""), act("Discard", askDiscard, ".quiet.low")),
   );
 }
 
 function updateLetter(element, letter) {
   const note = element.querySelector(".redrive-problem");
   note.hidden = !failures.has(letter.id);
-  note.textContent = failures.has(letter.id) ? `It could not be put back: ${failures.get(letter.id)}` : "";
+  note.textContent = failures.has(letter.id) ? NOT_PUT_BACK + failures.get(letter.id) : "";
+}
+
+// --- Requests --------------------------------------------------------------------------------------------------------
+
+let isOpen = false;
+let isWorking = false;
+
+/** Opens a dialog. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
+function ask(dialog) {
+  poll.stop();
+  $("redrive-outcome").replaceChildren();
+  openDialog(dialog);
+}
+
+function resume() {
+  if (isOpen && !isWorking) poll.start();
+}
+
+/** Sends a request about dead letters. A request that finds none of its `ids` is repeated once. */
+async function send(path, body) {
+  const isEmpty = ({ redriven, discarded, kept }) => !redriven && !discarded && !kept?.length;
+  const answer = await post(path, body);
+  if (!body.ids || !isEmpty(answer)) return answer;
+  await new Promise((resolve) => setTimeout(resolve, HIDDEN_MILLISECONDS));
+  return post(path, body);
+}
+
+const NOT_FOUND = "This dead letter was not found. Another person may have put it back or discarded it.";
+
+/** Shows the outcome of a request above the list. */
+function tell(isGood, words) {
+  $("redrive-outcome").replaceChildren(h(`p.callout.${isGood ? "good" : "bad"}`, words));
+  $("dead-letters-title").focus();
 }
 
 // --- Redrive ---------------------------------------------------------------------------------------------------------
 
-const dialog = $("redrive");
-// Holds the dead letter to put back, or null to put back all dead letters.
+const redriveDialog = $("redrive");
+// Holds the dead letter to put back, or null to put back all dead letters of the chosen kind.
 let asked = null;
 
-function ask(letter) {
+function askRedrive(letter) {
   asked = letter;
-  $("redrive-title").textContent = letter ? "Put it back?" : `Put all ${number(shown.total)} back?`;
-  $("redrive-about").textContent = letter
-    ? `${letter.what}: it goes back to its source and is processed again.`
-    : "They go back to their sources and are processed again. A message that fails again returns to this list.";
-  openDialog(dialog);
+  const all = kind ? `all ${KINDS[kind].many}` : `all ${number(shown.total)}`;
+  $("redrive-title").textContent = letter ? "Put it back?" : `Put ${all} back?`;
+  $("redrive-about").replaceChildren(
+    ...(letter
+      ? [h("b", letter.what), ": it goes back to its source and is processed again."]
+      : ["They go back to their sources and are processed again. A message that fails again returns to this list."]),
+  );
+  ask(redriveDialog);
 }
 
 async function redrive() {
   const letter = asked;
-  dialog.close();
-  const outcome = $("redrive-outcome");
-  const buttons = [$("redrive-all"), ...$("dead-letters-list").querySelectorAll("button")];
+  isWorking = true;
+  redriveDialog.close();
+  const buttons = document.querySelectorAll("#redrive-all, #dead-letters-list button");
   buttons.forEach((button) => (button.disabled = true));
-  outcome.replaceChildren(h("p.callout.going", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
+  $("redrive-outcome").replaceChildren(
+    h("p.callout.going", "Putting back …"),
+    h("progress", { "aria-label": "Putting back" }),
+  );
   try {
-    const answer = await post("dead-letters/redrive", letter ? { ids: [letter.id] } : {});
+    const answer = await send("dead-letters/redrive", letter ? { ids: [letter.id] } : kind ? { kind } : {});
     for (const { id, why } of answer.kept) failures.set(id, why);
     const words = [
       `${counted(answer.redriven, "dead letter")} put back`,
       answer.kept.length && `${number(answer.kept.length)} failed`,
       answer.left && `${number(answer.left)} left`,
     ];
-    outcome.replaceChildren(
-      h(`p.callout.${answer.kept.length ? "bad" : "good"}`, `${words.filter(Boolean).join(", ")}.`),
-    );
+    const next = answer.redriven ? ' What becomes of it is under "Handled".' : "";
+    if (letter && !answer.redriven) tell(false, answer.kept[0] ? NOT_PUT_BACK + answer.kept[0].why : NOT_FOUND);
+    else tell(!answer.kept.length, `${words.filter(Boolean).join(", ")}.${next}`);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    const words = error.status ? error.message : `${error.message} The messages in the list below were not put back.`;
-    outcome.replaceChildren(h("p.callout.bad", words));
+    tell(false, error.status ? error.message : `${error.message} The messages in the list below were not put back.`);
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+    isWorking = false;
+    resume();
   }
-  buttons.forEach((button) => (button.disabled = false));
-  $("dead-letters-title").focus();
-  poll.now();
 }
 
-$("redrive-all").addEventListener("click", () => ask(null));
+// --- Discard ---------------------------------------------------------------------------------------------------------
+
+const discardDialog = $("discard");
+let doomed = null;
+
+function askDiscard(letter) {
+  doomed = letter;
+  $("discard-about").replaceChildren(
+    h("b", letter.what),
+    " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
+  );
+  $("discard-text").replaceChildren(...messageOf(letter).filter(Boolean));
+  $("discard-problem").hidden = true;
+  ask(discardDialog);
+}
+
+async function discard({ currentTarget: yes }) {
+  if (yes.ariaBusy === "true") return;
+  yes.ariaBusy = "true";
+  const letter = doomed;
+  $("discard-problem").hidden = true;
+  let problem = NOT_FOUND;
+  try {
+    const { discarded, kept } = await send("dead-letters/discard", { ids: [letter.id] });
+    if (kept?.length) problem = `It could not be discarded: ${kept[0].why}`;
+    else if (discarded) problem = "";
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    problem = error.message;
+  } finally {
+    yes.ariaBusy = "false";
+  }
+  $("discard-problem").textContent = problem;
+  $("discard-problem").hidden = !problem;
+  if (problem) return;
+  discardDialog.close();
+  tell(true, '1 dead letter discarded. Its text is under "Handled" for 30 days.');
+}
+
+redriveDialog.addEventListener("close", resume);
+discardDialog.addEventListener("close", resume);
+$("redrive-all").addEventListener("click", () => askRedrive(null));
 $("redrive-yes").addEventListener("click", redrive);
+$("discard-yes").addEventListener("click", discard);
 
 export const deadLetters = {
   needs: "managers",
   open() {
+    isOpen = true;
     $("redrive-outcome").replaceChildren();
     poll.start();
   },
-  close: () => poll.stop(),
+  close() {
+    isOpen = false;
+    poll.stop();
+    redriveDialog.close();
+    discardDialog.close();
+  },
 };

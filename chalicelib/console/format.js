@@ -113,6 +113,12 @@ export const inZone = (text) =>
     Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
   );
 
+// Matches control characters other than line breaks and tabs, and characters that reorder text or have no width.
+const UNSEEN = /[^\P{Cc}\n\t]|[\p{Bidi_Control}\p{Cs}\u200b\u2028\u2029\ufeff]/gu;
+
+/** Returns text from a stranger with escapes, such as `\u{202e}`, in place of its invisible characters. */
+export const visible = (text) => text.replace(UNSEEN, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
+
 /** Returns a `<time>` element in the format `how`: `age`, `date`, `day`, `moment` or `short`. */
 export function time(iso, how = "age") {
   const date = new Date(iso);

@@ -1,5 +1,6 @@
 /** Shows the Inbox tab with notifications grouped by day. The Today tab also uses this module. */
 import { get } from "./api.js";
+import { config } from "./config.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
 import { Listing } from "./listing.js";
@@ -16,6 +17,41 @@ const KINDS = {
   other: ["Others", "other"],
 };
 
+// Maps the state of an alarm to the words before its name and to the words before its meaning.
+const ALARM_STATES = {
+  ALARM: ["Alarm", ""],
+  OK: ["OK", "This is no longer the case: "],
+  INSUFFICIENT_DATA: ["No data", "CloudWatch has no data about this: "],
+};
+
+/** Returns a notification with sentences in place of the JSON that CloudWatch and EventBridge send. */
+function readable(notification) {
+  if (notification.kind !== "alarm") return notification;
+  let alarm;
+  try {
+    alarm = JSON.parse(notification.message);
+  } catch {
+    // The message is a sentence already.
+    return notification;
+  }
+  if (typeof alarm === "string") return { ...notification, message: alarm };
+  const { AlarmName: name, AlarmDescription: about, NewStateValue: state, NewStateReason: reason } = alarm ?? {};
+  if (typeof name !== "string" || !Object.hasOwn(ALARM_STATES, state)) return notification;
+  const [title, before] = ALARM_STATES[state];
+  const [means, runbook] = `${about ?? ""}`.split(" Runbook: ");
+  const lines = [
+    means && before + means,
+    runbook && state === "ALARM" && `What to do: see "${runbook}" in the runbook.`,
+    reason && `CloudWatch: ${reason}`,
+  ];
+  return {
+    ...notification,
+    isOk: state === "OK",
+    subject: `${title}: ${name.replace(`cafe-${config.stage}-`, "")}`,
+    message: lines.filter(Boolean).join("\n"),
+  };
+}
+
 /**
  * Returns a page of notifications, after skipping up to four empty pages.
  * When filtering by kind, the API may return an empty page that has a next page token.
@@ -25,13 +61,13 @@ export async function notifications(parameters, signal) {
   let next;
   for (let asked = 0; asked < 5 && !items.length && next !== null; asked += 1) {
     const page = await get("notifications", { ...parameters, ...(next && { next }) }, signal);
-    items.push(...page.notifications);
+    items.push(...page.notifications.map(readable));
     next = page.next;
   }
   return { items, next };
 }
 
-const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
+const kindOf = ({ kind, isOk }) => (isOk ? ["Alarms", "done"] : (KINDS[kind] ?? KINDS.other));
 
 /** Renders the message of a notification. Each line becomes a paragraph, or a list item if it starts with a dash. */
 function message({ message: text, facts = {} }) {

@@ -135,7 +135,7 @@ def test_a_dead_letter_stays_text(harmless: Visit, manager: Person, system: Syst
         order_id = letters.new_id()
         letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id, customerID=IMAGE))
         console = harmless(manager, "#dead-letters")
-        letter = console.page.get_by_role("listitem").filter(has_text=order_id)
+        letter = console.page.locator("#dead-letters-list > li").filter(has_text=order_id)
         is_shown(letter, IMAGE)
         letter.get_by_role("button", name="Put back").click()
         is_shown(console.page.get_by_role("dialog"), IMAGE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
@@ -43,3 +45,13 @@ def test_the_newest_message_is_first_new_ones_appear_automatically_and_a_kind_ca
     expect(entries.filter(has_text=second)).to_be_visible()
     view.get_by_text("All", exact=True).check()
     expect(entries.filter(has_text=first)).to_be_visible()
+
+
+def test_an_alarm_is_a_sentence_and_not_json(visit: Visit, manager: Person, system: System) -> None:
+    name = new_id("queue")
+    alarm = {"AlarmName": f"cafe-dev-{name}", "AlarmDescription": "An order waits. Runbook: Dead letters"}
+    for state in ("ALARM", "OK"):
+        publish(system, f"{state}: {name}", json.dumps({**alarm, "NewStateValue": state}), kind="alarm")
+    messages = visit(manager, "#inbox").page.get_by_role("listitem").filter(has_text=name)
+    expect(messages.first).to_contain_text(f"OK: {name}This is no longer the case: An order waits.")
+    expect(messages.last).to_contain_text(f"Alarm: {name}An order waits. What to do: see")

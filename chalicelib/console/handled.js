@@ -1,0 +1,103 @@
+/** Shows the dead letters that a person put back or discarded, and what became of them. */
+import { $, announce, h, icon, keyed } from "./dom.js";
+import { counted, inZone, now, time, visible } from "./format.js";
+
+export const KINDS = {
+  order: { one: "Order", many: "orders", drawing: "cup" },
+  announcement: { one: "Announcement", many: "announcements", drawing: "cup" },
+  stream: { one: "Announcements", many: "batches of announcements", drawing: "cup" },
+  upload: { one: "Upload", many: "uploads", drawing: "upload" },
+  notification: { one: "Notification", many: "notifications", drawing: "inbox" },
+  alarm: { one: "Alarm", many: "alarms", drawing: "alarm" },
+  report: { one: "Report", many: "reports", drawing: "report" },
+  unknown: { one: "Unknown", many: "unknown messages", drawing: "other" },
+};
+
+// Maps each state to its name and to the style of its badge.
+const STATES = {
+  ON_ITS_WAY: ["On its way", "going"],
+  DONE: ["Done", "good"],
+  FAILED_AGAIN: ["Failed again", "bad"],
+  DISCARDED: ["Discarded", "plain"],
+  UNKNOWN: ["Outcome unknown", "plain"],
+};
+// Maps each state that needs an explanation to a sentence.
+const FATES = {
+  FAILED_AGAIN: "It is back in the list above, with its new reason.",
+  UNKNOWN: "It was put back more than a day ago, and nothing shows what became of it.",
+};
+const FASTEST_SECONDS = 2.5;
+
+export const kindOf = ({ kind }) => KINDS[kind] ?? KINDS.unknown;
+const keyOf = ({ letter, at }) => `${letter} ${at}`;
+const nameOf = (state) => (STATES[state] ?? STATES.UNKNOWN)[0];
+const isMoving = ({ state }) => state === "ON_ITS_WAY";
+
+/** Returns the content of a message as text in a box that scrolls. */
+export const messageOf = ({ content, what }) => [
+  h("pre.text", { tabindex: 0, role: "group", "aria-label": `Text of ${what}` }, visible(content)),
+  content.endsWith("…") && h("p.hint", "The message is longer. This is its beginning."),
+];
+
+export const unfoldingMessage = (letter, ...before) =>
+  h(
+    "details",
+    h("summary", "Show the message", h("span.unseen", ` of ${letter.what}`)),
+    ...before,
+    ...messageOf(letter),
+  );
+
+// Contains what was last read, and the keys of the letters that were then on their way.
+let shown = [];
+let moving = new Set();
+
+/** Shows the handled letters, or that they cannot be read if `handled` is null. */
+export function showHandled(handled) {
+  $("handled-about").textContent = handled
+    ? "Put back or discarded in the last 30 days, the newest first."
+    : "What became of them cannot be read at the moment.";
+  shown = handled ?? shown;
+  $("handled").hidden = handled?.length === 0;
+  keyed($("handled-list"), shown, keyOf, makeHandled, update);
+  const arrived = shown.filter((each) => moving.has(keyOf(each)) && !isMoving(each));
+  moving = new Set(shown.filter(isMoving).map(keyOf));
+  const words = arrived.length === 1 ? [`${arrived[0].what}: ${nameOf(arrived[0].state)}`] : countStates(arrived);
+  if (words.length) announce(words.join(", "));
+}
+
+/** Returns the seconds until the next look. The pause grows with the time that the messages are on their way. */
+export function secondsUntilNews() {
+  const ages = shown.filter(isMoving).map(({ at }) => (now() - Date.parse(at)) / 1000);
+  return Math.max(FASTEST_SECONDS, Math.min(...ages) / 20);
+}
+
+const countStates = (letters) =>
+  [...Map.groupBy(letters, ({ state }) => state)].map(([state, { length }]) => `${length} × ${nameOf(state)}`);
+
+function makeHandled(each) {
+  const { what, why, tries, by, at, state } = each;
+  const reason = [`${inZone(why)}`, tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
+  return h(
+    "li.row",
+    icon(kindOf(each).drawing),
+    h(
+      "div",
+      h("p", h("b", inZone(what)), " ", h("span.status")),
+      h("p.fate.soft"),
+      unfoldingMessage(each, h("p.soft", "It had failed: ", ...reason)),
+    ),
+    h(
+      "p.when",
+      time(at),
+      h("small", state === "DISCARDED" ? "discarded" : "put back", by ? [" by ", h("bdi", by)] : ""),
+    ),
+  );
+}
+
+function update(element, { state }) {
+  if (element.dataset.state === state) return;
+  element.dataset.state = state;
+  const [name, style] = STATES[state] ?? STATES.UNKNOWN;
+  element.querySelector(".status").replaceChildren(h(`span.badge.${style}`, name));
+  element.querySelector(".fate").textContent = FATES[state] ?? "";
+}
