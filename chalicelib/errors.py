@@ -158,6 +158,29 @@ TRANSIENT = {
 }
 
 
+# With one of these codes, AWS refuses the content of a call, so the same call never succeeds.
+REFUSED_CONTENT = {
+    "InvalidParameter",
+    "InvalidParameterValue",
+    "ItemCollectionSizeLimitExceeded",
+    "ParameterValueInvalid",
+    "ValidationError",
+    "ValidationException",
+}
+
+
+def is_final(error: Exception) -> bool:
+    """Returns True if a retry cannot help, because AWS refuses the content of a call or our code has a bug.
+
+    Any other AWS error may pass. Even a missing permission does, because a deploy restores it.
+    """
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        return error.response["Error"]["Code"] in REFUSED_CONTENT
+    return not isinstance(error, Unavailable)
+
+
 def is_transient(error: ClientError) -> bool:
     """Returns True if the error is temporary, which means that the same call may succeed a moment later."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

@@ -23,6 +23,7 @@ UNITS = {
     "OrdersStored": "Count",
     "OrdersDoubled": "Count",
     "OrdersRejected": "Count",
+    "OrderAge": "Seconds",
     "Reports": "Count",
     "ReportDuration": "Seconds",
     "RowsGood": "Count",

@@ -128,12 +128,14 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
-def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
-    """Returns the delay in seconds before the first retry of a failed order. The delay doubles with each retry.
+def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> float:
+    """Returns the seconds before the first retry of a failed message. Tests set a fraction of a second."""
+    return float(environment.get("FIRST_RETRY_SECONDS") or 1)
 
-    Tests set the delay to 0.
-    """
-    return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
+
+def longest_retry_seconds(environment: Mapping[str, str] = os.environ) -> float:
+    """Returns the most seconds between two tries of a failed message."""
+    return float(environment.get("LONGEST_RETRY_SECONDS") or 300)
 
 
 def currency(environment: Mapping[str, str] = os.environ) -> str:

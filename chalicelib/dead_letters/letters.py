@@ -21,7 +21,7 @@ from chalicelib.dead_letters.destinations import Destination, Execution, Invocat
 from chalicelib.errors import InvalidRequest
 from chalicelib.fields import whole_number
 from chalicelib.notifications import Notification, counted
-from chalicelib.orders import announce, store
+from chalicelib.orders import announce
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
@@ -116,9 +116,9 @@ def read_order(message: Message) -> Letter:
         what=_text(what),
         since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
         why=_text(given.get("reason", {}).get("StringValue") or why),
-        # If the attribute ``tries`` is missing, SQS itself moved the message to the dead-letter queue after the last
-        # attempt. The receive count from SQS is not used, because listing dead letters also increases that count.
-        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
+        # SQS adds no attribute to the messages that it moves itself. The receive count from SQS is not used, because
+        # listing dead letters also increases that count.
+        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else None,
         body=message["Body"],
         correlation_ids=_without_none(correlation.of_sqs(message)),
     )

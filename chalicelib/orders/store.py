@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import time
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from chalicelib import correlation, metrics, queues
-from chalicelib.errors import InvalidRequest, Unavailable, aws_errors
+from botocore.exceptions import ClientError
+
+from chalicelib import correlation, metrics, queues, retries
+from chalicelib.errors import InvalidRequest, Unavailable, aws_errors, is_final
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders.listing import stored_digests
 from chalicelib.orders.order import NO_TEXT, Order
-from chalicelib.settings import first_retry_seconds
 from chalicelib.timeline import index_keys
 
 # Maximum number of statements that DynamoDB accepts in one call.
@@ -23,18 +27,24 @@ STATEMENTS = 25
 # Maximum number of simultaneous calls to DynamoDB. Sequential calls for a full batch could take over 30 seconds. The
 # AWS client has enough connections for all threads.
 WRITERS = 8
-# Maximum number of times that the queue delivers a message (maxReceiveCount in the queue's redrive policy).
-TRIES = 5
 # Maximum length of the reason for a failure, in the log and in a dead letter.
 REASON_CHARACTERS = 300
+# A redrive gives a message these attributes of its dead letter, so that the next dead letter continues its history.
+HISTORY = {"tries": "[0-9]{1,9}", "sent": "[0-9]{1,15}", "letter": "[A-Za-z0-9-]{1,100}"}
 
 log = logger("orders")
 
 Message = dict[str, Any]
 # A message and the order that it contains.
 Received = tuple[Message, Order]
-# A message that could not be stored, and the reason for the failure.
-Failed = tuple[Message, str]
+
+
+class Failed(NamedTuple):
+    """A message that could not be stored. If ``is_final`` is true, a retry cannot help."""
+
+    message: Message
+    reason: str
+    is_final: bool = False
 
 
 def store_orders(
@@ -46,24 +56,59 @@ def store_orders(
     queue_url: str,
     dead_letter_url: str,
     publish: Publish,
+    clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
     """Stores the orders in an SQS event. Returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
 
-    If a message contains no valid order or the order cannot be written, the message is retried after 1, 2, 4 and 8
-    seconds. The other messages in the event are not affected. After the last attempt, the message goes to the
-    dead-letter queue with the reason.
+    An order that could not be written is retried after growing pauses for 24 hours, and then goes to the dead-letter
+    queue with the reason. Even a missing permission is retried, because a deploy restores it. A message that is not an
+    order, or that the code cannot handle, goes to the dead-letter queue at once. Other messages are not affected.
 
     If a different order with the same id is already stored, the message is not retried. The conflict is reported to the
     SNS topic.
     """
-    received, failed = _read(event["Records"])
+    now = clock()
+    failed = _store_halves(event["Records"], partial(_store, dynamodb=dynamodb, table=table, publish=publish))
+    given_up = [
+        each if each.is_final else each._replace(reason=f"retried for 24 hours; the last error: {each.reason}")
+        for each in failed
+        if each.is_final or _age(each.message, now) >= retries.GIVE_UP_SECONDS
+    ]
+    dead = _send_to_dead_letters(given_up, sqs, dead_letter_url)
+    retried = [each.message for each in failed if each.message["messageId"] not in dead]
+    # SQS's own metric of a message's age ignores messages that were delivered more than three times.
+    metrics.emit({"OrderAge": max((_age(message, now) for message in retried), default=0)})
+    _delay(retried, sqs, queue_url)
+    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in retried]}
+
+
+def _store_halves(messages: list[Message], store: Callable[[list[Message]], list[Failed]]) -> list[Failed]:
+    """Stores the orders in ``messages``. If that raises an error, stores each half separately.
+
+    Only the messages that cause the error are therefore affected. An order that is stored twice is recognised.
+    """
+    try:
+        return store(messages)
+    except Exception as error:
+        if len(messages) > 1:
+            half = len(messages) // 2
+            return [*_store_halves(messages[:half], store), *_store_halves(messages[half:], store)]
+        facts = {"messageId": messages[0]["messageId"], correlation.NAME: correlation.of_sqs(messages[0])}
+        log.exception("message not handled", extra=facts)
+        advice = "a retry cannot help: fix the code, then put the message back"
+        return [Failed(messages[0], f"{advice}; the error: {type(error).__name__}: {error}", is_final=True)]
+
+
+def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish) -> list[Failed]:
+    received, failed = _read(messages)
     # If several messages have the same order id, the first order is written and later orders are compared with it.
     first = {order_id: group[0][1] for order_id, group in received.items()}
-    inserted, existing = _insert(list(first.values()), dynamodb, table)
+    inserted, existing, reasons = _insert(list(first.values()), dynamodb, table)
     digests: dict[str, str] = {}
-    if existing:
-        with suppress(Unavailable):
-            digests = stored_digests(existing, dynamodb, table)
+    try:
+        digests = stored_digests(existing, dynamodb, table)
+    except (ClientError, Unavailable) as error:
+        reasons |= dict.fromkeys(existing, _reason_to_retry(error))
     conflicts: list[Received] = []
     repeated = 0
     for order_id, group in received.items():
@@ -77,18 +122,19 @@ def store_orders(
             for _, order in group:
                 log.info("order stored already", extra=_about(order))
         else:
-            reason = "the orders table could not store the order because of a temporary error"
-            failed += [(message, reason) for message, _ in group]
+            reason = reasons.get(order_id, "the stored order with the same id could not be found")
+            failed += [Failed(message, reason) for message, _ in group]
             continue
         conflicts += conflicting
     metrics.emit({"OrdersStored": len(inserted), "OrdersDoubled": repeated})
-    failed += _report_conflicts(conflicts, publish)
-    dead = _send_to_dead_letters(
-        [(message, reason) for message, reason in failed if _tries(message) >= TRIES], sqs, dead_letter_url
-    )
-    retried = [message for message, _ in failed if message["messageId"] not in dead]
-    _delay(retried, sqs, queue_url)
-    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in retried]}
+    return failed + _report_conflicts(conflicts, publish)
+
+
+def _reason_to_retry(error: ClientError | Unavailable, problem: str = "the order could not be stored") -> str:
+    """Returns the reason for a retry. Raises the error again if a retry cannot help."""
+    if is_final(error):
+        raise error
+    return f"{problem}: {error}"
 
 
 def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Failed]]:
@@ -103,19 +149,20 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
             reason = str(error)[:REASON_CHARACTERS]
             facts = {"messageId": message["messageId"], "reason": reason, correlation.NAME: correlation_id}
             log.error("message refused", extra=facts)
-            failed.append((message, reason))
+            failed.append(Failed(message, reason, is_final=True))
         else:
             received[order.order_id].append((message, replace(order, correlation_id=correlation_id)))
     return received, failed
 
 
-def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str]]:
+def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str], dict[str, str]]:
     """Writes each order unless its id is already stored.
 
-    Returns the ids that were written and the ids that already existed.
+    Returns the ids that were written, the ids that already existed, and the reason for each other id.
     """
     inserted: set[str] = set()
     existing: list[str] = []
+    reasons: dict[str, str] = {}
 
     def write(batch: list[Order]) -> None:
         # PartiQL's INSERT never overwrites an item. BatchWriteItem would overwrite items, and a transaction would cost
@@ -123,17 +170,19 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
         try:
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in batch])
-        except Unavailable as error:
+        except (ClientError, Unavailable) as error:
             log.warning("orders not written", extra={**_about_all(batch), "reason": str(error)})
+            reasons.update(dict.fromkeys((order.order_id for order in batch), _reason_to_retry(error)))
             return
         for order, response in zip(batch, answer["Responses"], strict=True):
-            code = response.get("Error", {}).get("Code")
-            if code is None:
+            if "Error" not in response:
                 inserted.add(order.order_id)
-            elif code == "DuplicateItem":
+            elif response["Error"]["Code"] == "DuplicateItem":
                 existing.append(order.order_id)
             else:
-                log.warning("order not written", extra={**_about(order), "reason": code})
+                failure = ClientError(response, "BatchExecuteStatement")
+                log.warning("order not written", extra={**_about(order), "reason": str(failure)})
+                reasons[order.order_id] = _reason_to_retry(failure)
 
     batches = [orders[start : start + STATEMENTS] for start in range(0, len(orders), STATEMENTS)]
     if len(batches) > 1:
@@ -147,7 +196,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
     else:
         for batch in batches:
             write(batch)
-    return inserted, existing
+    return inserted, existing, reasons
 
 
 def _insertion(order: Order, table: str) -> dict[str, Any]:
@@ -182,10 +231,11 @@ def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Faile
     orders = [order for _, order in conflicts]
     try:
         publish(_conflict_notification(orders))
-    except Unavailable as error:
+    except (ClientError, Unavailable) as error:
         log.warning("conflicts not reported yet", extra={**_about_all(orders), "reason": str(error)})
-        reason = f"a different order with this id is already stored, and SNS could not report the conflict: {error}"
-        return [(message, reason) for message, _ in conflicts]
+        problem = "a different order with this id is already stored, and SNS could not report the conflict"
+        reason = _reason_to_retry(error, problem)
+        return [Failed(message, reason) for message, _ in conflicts]
     # Only reported conflicts are counted, because unreported conflicts are retried and counted later.
     metrics.emit({"OrdersRejected": len(conflicts)})
     return []
@@ -208,20 +258,28 @@ def _conflict_notification(orders: list[Order]) -> Notification:
 
 
 def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
-    """Retries each message after 1, 2, 4 or 8 seconds instead of after the visibility timeout of the queue."""
-    receipts = [
-        (message["receiptHandle"], first_retry_seconds() * 2 ** min(_tries(message) - 1, 3)) for message in messages
-    ]
+    """Retries each message after a growing pause instead of after the visibility timeout of the queue."""
+    receipts = [(message["receiptHandle"], retries.pause(_deliveries(message))) for message in messages]
     failures = queues.delay(sqs, queue_url, receipts)
-    queues.raise_permanent(failures)
     for index, error in failures.items():
         # A message with an unchanged delay is retried after the visibility timeout of the queue.
         facts = {"messageId": messages[index]["messageId"], correlation.NAME: correlation.of_sqs(messages[index])}
         log.warning("could not shorten the retry delay", extra={**facts, "reason": str(error)})
 
 
-def _tries(message: Message) -> int:
+def _deliveries(message: Message) -> int:
     return int(message["attributes"]["ApproximateReceiveCount"])
+
+
+def _age(message: Message, now: float) -> float:
+    """Returns the seconds since the message was sent. A redrive sends a new message."""
+    return now - int(message["attributes"]["SentTimestamp"]) / 1000
+
+
+def _history(message: Message) -> dict[str, str]:
+    """Returns what a redrive told about the earlier dead letters of the message. The first ``letter`` is their id."""
+    given = {name: message["messageAttributes"].get(name, {}).get("stringValue", "") for name in HISTORY}
+    return {name: text for name, text in given.items() if re.fullmatch(HISTORY[name], text)}
 
 
 def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
@@ -230,9 +288,9 @@ def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
     Returns the ids of messages that SQS accepted. The redrive policy of the queue later moves all other messages to the
     dead-letter queue without a reason.
     """
-    failures = queues.send(sqs, url, [_dead_letter(message, reason) for message, reason in failed])
+    failures = queues.send(sqs, url, [_dead_letter(each.message, each.reason) for each in failed])
     dead = set()
-    for index, (message, reason) in enumerate(failed):
+    for index, (message, reason, _) in enumerate(failed):
         facts = {"messageId": message["messageId"], "reason": reason, correlation.NAME: correlation.of_sqs(message)}
         if index in failures:
             log.error("message left to the redrive policy", extra={**facts, "error": str(failures[index])})
@@ -243,13 +301,14 @@ def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
 
 
 def _dead_letter(message: Message, reason: str) -> queues.Message:
+    """Returns a dead letter with the reason. Its ``tries`` and ``sent`` include the time before a redrive."""
+    history = {"sent": message["attributes"]["SentTimestamp"], "tries": "0", **_history(message)}
+    history["tries"] = str(int(history["tries"]) + _deliveries(message))
     attributes = {
         "reason": {"DataType": "String", "StringValue": _attribute_text(reason)},
-        "tries": {"DataType": "Number", "StringValue": str(_tries(message))},
+        **{name: {"DataType": "String", "StringValue": text} for name, text in history.items()},
         **correlation.sqs_attribute(correlation.of_sqs(message)),
     }
-    if sent := message["attributes"].get("SentTimestamp"):
-        attributes["sent"] = {"DataType": "Number", "StringValue": sent}
     return message["body"], attributes
 
 

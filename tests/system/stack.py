@@ -74,8 +74,9 @@ class WiredCloud(Cloud):
             "AWS_ENDPOINT_URL": self.endpoint,
             # State machines wait for only a tenth of each retry interval.
             "SFN_WAIT_SCALE": "0.1",
-            # A failed order is retried immediately.
-            "ORDERS_RETRY_SECONDS": "0",
+            # A failed message is retried at once a few times, and then every second.
+            "FIRST_RETRY_SECONDS": "0.1",
+            "LONGEST_RETRY_SECONDS": "1",
             "STATE_DIR": str(self.folder / "state"),
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self.folder / "s3"),

@@ -20,14 +20,17 @@ def order(order_id: str = "o-1", customer_id: str = "c-1", quantity: int = 1) ->
     return Order(order_id, customer_id, (Item("Lima", quantity),), None, PLACED_AT)
 
 
-def message(text: str, number: int = 1, received: int = 1) -> dict[str, Any]:
-    """Returns one record of an SQS event."""
+def message(text: str, number: int = 1, received: int = 1, *, age: float = 0, **history: str) -> dict[str, Any]:
+    """Returns one record of an SQS event that was sent ``age`` seconds ago, perhaps by a redrive."""
     return {
         "messageId": f"m-{number}",
         "receiptHandle": f"r-{number}",
         "body": text,
-        "attributes": {"ApproximateReceiveCount": str(received)},
-        "messageAttributes": {},
+        "attributes": {
+            "ApproximateReceiveCount": str(received),
+            "SentTimestamp": str(int(1000 * (NOW.timestamp() - age))),
+        },
+        "messageAttributes": {name: {"stringValue": text, "dataType": "String"} for name, text in history.items()},
         "md5OfBody": "754ac2f7a12df38320e0c5eafd060145",
         "eventSource": "aws:sqs",
         "eventSourceARN": ENVIRONMENT["ORDERS_QUEUE_ARN"],
@@ -51,6 +54,7 @@ def store(aws: Aws, event: dict[str, Any], publish: Callable[[Notification], Non
         queue_url=QUEUE_URL,
         dead_letter_url=ENVIRONMENT["ORDERS_DEAD_LETTER_URL"],
         publish=publish or (lambda notification: pytest.fail(f"published: {notification}")),
+        clock=NOW.timestamp,
     )
     assert list(result) == ["batchItemFailures"]
     assert all(list(each) == ["itemIdentifier"] for each in result["batchItemFailures"])

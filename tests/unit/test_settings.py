@@ -19,6 +19,7 @@ from chalicelib.settings import (
     database_admin_secret,
     database_secret,
     first_retry_seconds,
+    longest_retry_seconds,
 )
 from tests.unit.cloud import ENVIRONMENT, ROOT
 
@@ -48,7 +49,8 @@ def test_all_missing_and_empty_variables_are_named_in_one_message() -> None:
 
 
 def test_the_first_retry_comes_after_a_second_unless_a_stack_for_tests_says_otherwise() -> None:
-    assert [first_retry_seconds({}), first_retry_seconds({"ORDERS_RETRY_SECONDS": "0"})] == [1, 0]
+    assert [first_retry_seconds({}), first_retry_seconds({"FIRST_RETRY_SECONDS": "0.1"})] == [1, 0.1]
+    assert [longest_retry_seconds({}), longest_retry_seconds({"LONGEST_RETRY_SECONDS": "2"})] == [300, 2]
 
 
 def test_the_currency_is_the_dollar_unless_the_stage_names_another() -> None:

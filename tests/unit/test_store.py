@@ -17,9 +17,10 @@ from chalicelib.orders.order import Item, Order
 from tests.unit.api import Api
 from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 from tests.unit.logged import records
-from tests.unit.ordering import PLACED_AT, QUEUE_URL, TABLE, message, messages, order, store
+from tests.unit.ordering import NOW, PLACED_AT, QUEUE_URL, TABLE, message, messages, order, store
 
 Retries = list[tuple[str, int]]
+NOW_MS = str(int(1000 * NOW.timestamp()))
 
 
 @pytest.fixture
@@ -127,69 +128,33 @@ def text(**fields: Any) -> str:
 
 
 POISON = [
-    *("", "{", "null", "5", '"order"', "[]", "{}", "[" * 100_000),
+    *("{", "null", "5", '"order"', "[]", "{}", "[" * 100_000),
     json.dumps({"orderID": "o", "customerID": "c", "item": "x", "placedAt": PLACED_AT}),
     *(text(placedAt=each) for each in (None, 5, "yesterday", "2026-11-21", "0001-01-01T00:00+23:59")),
     *(text(orderID=None), text(quantity=0)),
 ]
 
 
-@pytest.mark.parametrize("body", POISON, ids=lambda body: body[:90] or "empty")
-def test_a_message_that_is_not_an_order_fails_alone(
-    aws: Aws, retries: Retries, log_lines: io.StringIO, body: str
-) -> None:
-    assert store(aws, messages(order("o-1"), body, order("o-2"))) == ["m-2"]
-    assert list(aws.stored()) == ["o-1", "o-2"]
-    assert retries == [("r-2", 1)]
-    [refused] = records(log_lines, "message refused")
-    assert refused["messageId"] == "m-2"
-    assert refused["reason"]
-
-
-def test_a_failed_message_is_retried_after_1_2_4_and_8_seconds(aws: Aws, retries: Retries) -> None:
-    for received in (1, 2, 3, 4):
-        assert store(aws, {"Records": [message("poison", received=received)]}) == ["m-1"]
-    assert [seconds for _, seconds in retries] == [1, 2, 4, 8]
-
-
 def dead(aws: Aws) -> list[dict[str, Any]]:
     return aws.receive(ENVIRONMENT["ORDERS_DEAD_LETTER_URL"])
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [("{poison", "body: is not JSON"), (' {"orderID": "Zoë\u2028漢" }\n\t', "note: is missing; placedAt: must be")],
-)
-def test_after_its_last_try_a_message_is_a_dead_letter_with_the_reason(
-    aws: Aws, retries: Retries, body: str, reason: str
+def attributes(letter: dict[str, Any]) -> dict[str, str]:
+    return {name: each["StringValue"] for name, each in letter["MessageAttributes"].items()}
+
+
+@pytest.mark.parametrize("body", POISON, ids=lambda body: body[:90])
+def test_a_message_that_is_not_an_order_is_a_dead_letter_at_once(
+    aws: Aws, retries: Retries, log_lines: io.StringIO, body: str
 ) -> None:
-    given = message(body, 2, received=storing.TRIES)
-    given["attributes"]["SentTimestamp"] = "1795230855123"
-    assert store(aws, {"Records": [message(order().to_json(), 1, received=storing.TRIES), given]}) == []
-    (letter,) = dead(aws)
-    assert letter["Body"] == body
-    attributes = {name: each["StringValue"] for name, each in letter["MessageAttributes"].items()}
-    assert attributes.pop("reason").startswith(reason)
-    assert attributes == {"tries": "5", "sent": "1795230855123"}
+    assert store(aws, messages(order("o-1"), body, order("o-2"))) == []
+    assert list(aws.stored()) == ["o-1", "o-2"]
     assert retries == []
-    assert list(aws.stored()) == ["o-1"]
-
-
-def test_a_reason_is_logged_and_kept_up_to_300_characters_that_sqs_accepts(aws: Aws, log_lines: io.StringIO) -> None:
-    many_problems = {"\u0001" * 40 + str(number): 1 for number in range(20)}
-    store(aws, {"Records": [message(text(**many_problems), received=5)]})
-    (letter,) = dead(aws)
-    kept = letter["MessageAttributes"]["reason"]["StringValue"]
+    [letter] = dead(aws)
+    assert letter["Body"] == body
     [refused] = records(log_lines, "message refused")
-    assert kept == refused["reason"]
-    assert len(kept) == 300
-    assert kept.isprintable()
-
-
-def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(aws: Aws, retries: Retries) -> None:
-    with refusing(aws.sqs, "send_message_batch", "AccessDenied", 403):
-        assert store(aws, {"Records": [message("poison", received=5)]}) == ["m-1"]
-    assert retries == [("r-1", 8)]
+    assert refused["messageId"] == "m-2"
+    assert refused["reason"] == attributes(letter)["reason"]
 
 
 THROTTLED = {"Error": {"Code": "ThrottlingError", "Message": "slower"}}
@@ -201,17 +166,123 @@ def answering(aws: Aws, *responses: dict[str, Any]) -> Stubber:
     return stub
 
 
-def test_an_order_that_the_table_never_accepted_is_a_dead_letter_with_that_reason(aws: Aws) -> None:
-    with answering(aws, THROTTLED):
-        assert store(aws, {"Records": [message(order().to_json(), received=5)]}) == []
+def fail(aws: Aws, *given: dict[str, Any]) -> list[str]:
+    """Delivers these messages while DynamoDB throttles, and returns the ids of the messages that are retried."""
+    with answering(aws, *[THROTTLED] * len(given)):
+        return store(aws, {"Records": list(given)})
+
+
+def test_a_failed_order_is_retried_after_growing_pauses_and_not_all_orders_at_once(aws: Aws, retries: Retries) -> None:
+    for received in (1, 2, 3, 4, 300):
+        assert fail(aws, message(order().to_json(), received=received)) == ["m-1"]
+    for (_, seconds), longest in zip(retries, (1, 2, 4, 8, 300), strict=True):
+        assert longest / 2 <= seconds <= longest
+    retries.clear()
+    fail(aws, *[message(order(f"o-{number}").to_json(), number, received=300) for number in range(20)])
+    assert len({seconds for _, seconds in retries}) > 5
+
+
+def test_only_after_24_hours_an_order_is_a_dead_letter_however_often_it_was_delivered(aws: Aws) -> None:
+    young = message(order("o-1").to_json(), 1, received=900, age=24 * 3600 - 1)
+    old = message(order("o-2").to_json(), 2, received=2, age=24 * 3600)
+    assert fail(aws, young, old) == ["m-1"]
+    [letter] = dead(aws)
+    assert "o-2" in letter["Body"]
+    assert attributes(letter)["reason"] == (
+        "retried for 24 hours; the last error: the order could not be stored: An error occurred (ThrottlingError) "
+        "when calling the BatchExecuteStatement operation: slower"
+    )
+
+
+def test_the_age_of_the_oldest_waiting_order_is_a_metric(aws: Aws, log_lines: io.StringIO) -> None:
+    fail(aws, message(order("o-1").to_json(), 1, age=5), message(order("o-2").to_json(), 2, age=1000, tries="7"))
+    assert [round(each["OrderAge"]) for each in records(log_lines, "metrics")] == [1000]
+
+
+@pytest.mark.parametrize(
+    "history", [{}, {"tries": "40", "sent": "1795000000000", "letter": "first"}, {"tries": "many"}]
+)
+def test_a_dead_letter_continues_the_history_of_the_dead_letter_that_was_put_back(
+    aws: Aws, history: dict[str, str]
+) -> None:
+    given = message("{poison", received=2, **history)
+    store(aws, {"Records": [given]})
+    [letter] = dead(aws)
+    expected = {**history, "tries": "42"} if "letter" in history else {"tries": "2", "sent": NOW_MS}
+    assert attributes(letter) == {"reason": "body: is not JSON", **expected}
+
+
+@pytest.mark.parametrize("culprit", [0, 6, 29])
+def test_a_bug_makes_only_its_own_message_a_dead_letter(
+    aws: Aws, retries: Retries, monkeypatch: pytest.MonkeyPatch, log_lines: io.StringIO, culprit: int
+) -> None:
+    convert = storing.stored_item
+
+    def stored_item(given: Order) -> dict[str, Any]:
+        if given.order_id == f"o-{culprit}":
+            raise ValueError("unexpected")
+        return convert(given)
+
+    monkeypatch.setattr(storing, "stored_item", stored_item)
+    assert store(aws, many(30)) == []
+    assert len(aws.stored()) == 29
+    [letter] = dead(aws)
+    assert attributes(letter)["reason"] == (
+        "a retry cannot help: fix the code, then put the message back; the error: ValueError: unexpected"
+    )
+    assert retries == []
+    [logged] = records(log_lines, "message not handled")
+    assert "stored_item" in logged["exc_info"]
+
+
+def test_an_order_that_dynamodb_refuses_for_its_content_is_a_dead_letter_at_once(aws: Aws) -> None:
+    refused = {"Error": {"Code": "ValidationError", "Message": "too large"}}
+    with answering(aws, {"TableName": TABLE}, refused) as dynamodb:
+        for response in ({"TableName": TABLE}, refused):
+            dynamodb.add_response("batch_execute_statement", {"Responses": [response]})
+        assert store(aws, messages(order("o-1"), order("o-2"))) == []
+    [letter] = dead(aws)
+    assert "o-2" in letter["Body"]
+    assert attributes(letter)["reason"].endswith(
+        "(ValidationError) when calling the BatchExecuteStatement operation: too large"
+    )
+
+
+def test_a_dead_letter_has_the_whole_message(aws: Aws, retries: Retries) -> None:
+    body = ' {"orderID": "Zoë\u2028漢" }\n\t'
+    assert store(aws, messages(order(), body)) == []
     (letter,) = dead(aws)
-    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table could not store the order")
-
-
-def test_a_failed_message_is_named_even_if_its_retry_delay_cannot_be_shortened(aws: Aws) -> None:
-    with refusing(aws.sqs, "change_message_visibility_batch", "ServiceUnavailable", 503):
-        assert store(aws, messages("poison", order())) == ["m-1"]
+    assert letter["Body"] == body
+    assert attributes(letter)["reason"].startswith("note: is missing; placedAt: must be")
+    assert retries == []
     assert list(aws.stored()) == ["o-1"]
+
+
+def test_a_reason_is_logged_and_kept_up_to_300_characters_that_sqs_accepts(aws: Aws, log_lines: io.StringIO) -> None:
+    many_problems = {"\u0001" * 40 + str(number): 1 for number in range(20)}
+    store(aws, messages(text(**many_problems)))
+    (letter,) = dead(aws)
+    kept = attributes(letter)["reason"]
+    [refused] = records(log_lines, "message refused")
+    assert kept == refused["reason"]
+    assert len(kept) == 300
+    assert kept.isprintable()
+
+
+def test_a_message_that_cannot_become_a_dead_letter_is_retried(aws: Aws, retries: Retries) -> None:
+    with refusing(aws.sqs, "send_message_batch", "AccessDenied", 403):
+        assert store(aws, {"Records": [message("poison", received=5)]}) == ["m-1"]
+    [(handle, seconds)] = retries
+    assert handle == "r-1"
+    assert 8 <= seconds <= 16
+
+
+@pytest.mark.parametrize(("code", "status"), [("ServiceUnavailable", 503), ("AccessDenied", 403)])
+def test_a_failed_message_is_named_even_if_its_retry_delay_cannot_be_shortened(
+    aws: Aws, code: str, status: int
+) -> None:
+    with refusing(aws.sqs, "change_message_visibility_batch", code, status):
+        assert fail(aws, message(order().to_json())) == ["m-1"]
 
 
 def test_a_throttled_statement_fails_only_its_own_messages(aws: Aws, retries: Retries) -> None:
@@ -249,21 +320,23 @@ def test_a_known_order_whose_content_cannot_be_read_is_retried(aws: Aws, retries
         assert store(aws, messages(order())) == ["m-1"]
 
 
-@pytest.mark.parametrize("size", [1, 60])
-def test_a_missing_permission_fails_the_whole_batch(aws: Aws, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function fails with an error that shows the missing permission."""
-
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ResourceNotFoundException"])
+def test_orders_wait_for_a_missing_permission_or_table_to_come_back(
+    aws: Aws, retries: Retries, monkeypatch: pytest.MonkeyPatch, log_lines: io.StringIO, code: str
+) -> None:
     def refuse(**_: Any) -> None:
-        raise refusal("AccessDeniedException")
+        raise refusal(code)
 
     monkeypatch.setattr(aws.dynamodb, "batch_execute_statement", refuse)
-    with pytest.raises(ClientError, match="AccessDenied"):
-        store(aws, many(size))
+    assert len(store(aws, many(60))) == len(retries) == 60
+    assert dead(aws) == []
+    assert code in records(log_lines, "orders not written")[0]["reason"]
 
 
 def test_store_orders_returns_the_failed_messages_to_lambda(api: Api, aws: Aws, retries: Retries) -> None:
     given = messages(order(), "poison", order(quantity=2))
-    assert api.invoke("store_orders", given) == {"batchItemFailures": [{"itemIdentifier": "m-2"}]}
+    assert api.invoke("store_orders", given) == {"batchItemFailures": []}
+    assert len(dead(aws)) == 1
     (notification,) = aws.published()
     assert notification["Subject"] == "1 order refused: the id is taken"
     event = api.client.events.generate_sqs_event([order("o-2").to_json()])
