@@ -248,7 +248,7 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     return announce.announce_orders(
         event.to_dict(),
         publish=publisher(),
-        set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
+        set_aside=announce.set_aside_with(clients.aws("sqs"), settings.retries_queue_url, context, moment),
         find_announced=partial(replay.find_announced, clients.aws("dynamodb"), settings.notifications_table, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
@@ -402,6 +402,17 @@ def show_today() -> dict[str, Any]:
     moment = now()
     since = today.since(rest.parameters(request(), "since").get("since"), moment)
     return today.overview(since, aws=clients.aws, settings=settings, machines=MACHINES, now=moment)
+
+
+# --- Retries: SQS -> the function that failed, or the dead letters ----------------------------------------------------
+
+
+@app.on_sqs_message(queue_arn=settings.retries_queue_arn, batch_size=10, maximum_concurrency=2)
+def retry_failures(event: SQSEvent) -> dict[str, Any]:
+    """Sends failed work again after a pause if its reason may pass. All other failures wait for a person."""
+    from chalicelib.dead_letters import retrying
+
+    return retrying.retry(event.to_dict(), settings=settings, aws=clients.aws, now=now())
 
 
 # --- Dead letters: permanently failed messages -> REST -> back to where they came from --------------------------------

@@ -29,6 +29,7 @@ UNITS = {
     "RowsGood": "Count",
     "RowsBad": "Count",
     "BytesMeasured": "Bytes",
+    "WaitSeconds": "Seconds",
 }
 
 log = logger("metrics")

@@ -149,7 +149,10 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
         identity = {name: item[name]["S"] for name in ("notificationID", "messageId")}
         about = {**identity, correlation.NAMES: correlation_ids}
         try:
-            dynamodb.put_item(TableName=table, Item=item, ConditionExpression="attribute_not_exists(notificationID)")
+            with aws_errors():
+                dynamodb.put_item(
+                    TableName=table, Item=item, ConditionExpression="attribute_not_exists(notificationID)"
+                )
         except dynamodb.exceptions.ConditionalCheckFailedException:
             log.info("notification kept already", extra=about)
         else:

@@ -79,6 +79,8 @@ class Settings:
     orders_queue_url: str
     orders_queue_arn: str
     orders_dead_letter_url: str
+    retries_queue_url: str
+    retries_queue_arn: str
     failures_queue_url: str
     orders_table: str
     orders_stream_arn: str

@@ -111,6 +111,7 @@ FUNCTIONS = (
     ),
     Function("record_notification", Trigger.TOPIC, "TOPIC_ARN", asynchronous=True, dead_letter="notification"),
     Function("record_alarm", Trigger.TOPIC, "ALARMS_TOPIC_ARN", asynchronous=True, dead_letter="alarm"),
+    Function("retry_failures", Trigger.QUEUE, "RETRIES_QUEUE_ARN", timeout=60),
     Function(
         "read_inventory",
         Trigger.MACHINE,

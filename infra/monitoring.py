@@ -16,8 +16,10 @@ WATCHED = {
     "AWS::SNS::Topic": ("AWS/SNS", "TopicName", "TopicName"),
     "AWS::StepFunctions::StateMachine": ("AWS/States", "StateMachineArn", ""),
 }
-# Alarms on these metrics have a period of one minute. All other alarms have a period of five minutes.
+# Alarms on these metrics have a period of one minute. Most other alarms have a period of five minutes.
 LEVELS = ("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge")
+# A waiting message is measured only when it is tried, which may be ten minutes after its last try.
+WAIT, WAIT_PERIOD = "WaitSeconds", 900
 GRID_COLUMNS, WIDGET_ROWS = 24, 6
 
 
@@ -25,11 +27,14 @@ def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, 
     """Returns the CloudFormation resource of an alarm, keyed by its logical id.
 
     ``declared`` has the keys ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``. ``Runbook`` is the heading of
-    the section in docs/runbook.md about this alarm.
+    the section in docs/runbook.md about this alarm. ``What`` is a dimension of a metric that the functions emit.
     """
     name, metric = declared["Name"], declared["Metric"]
+    if "What" in declared:
+        namespace, dimensions = "Cafe", {"stage": {"Ref": "Stage"}, "what": declared["What"]}
     level = metric in LEVELS
-    statistic = {"ExtendedStatistic": "p99"} if metric == "Duration" else {"Statistic": "Maximum" if level else "Sum"}
+    maximum = level or metric == WAIT
+    statistic = {"ExtendedStatistic": "p99"} if metric == "Duration" else {"Statistic": "Maximum" if maximum else "Sum"}
     properties = {
         "AlarmName": {"Fn::Sub": f"cafe-${{Stage}}-{name}"},
         "AlarmDescription": f"{declared['Means']} Runbook: {declared['Runbook']}",
@@ -37,7 +42,7 @@ def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, 
         "MetricName": metric,
         "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()],
         **statistic,
-        "Period": 60 if level else 300,
+        "Period": 60 if level else WAIT_PERIOD if metric == WAIT else 300,
         "EvaluationPeriods": 1,
         "Threshold": declared["Above"],
         "ComparisonOperator": "GreaterThanThreshold",
@@ -106,7 +111,7 @@ def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
             "Name": f"{name}-lost",
             "Metric": "DestinationDeliveryFailures",
             "Above": 0,
-            "Means": f"A failed event for {who} did not reach the failures queue.",
+            "Means": f"A failed event for {who} did not reach the retries queue.",
             "Runbook": "Something is lost",
         }
 

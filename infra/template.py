@@ -6,7 +6,8 @@ A resource of type ``Cafe::Function`` becomes a role, a log group, alarms, and a
 can write logs and traces. The property ``Statement`` adds permissions to the role, and ``AssumedBy`` adds statements to
 its trust policy.
 
-A resource's ``Alarms`` become CloudWatch alarms on its metrics. A resource of type ``Cafe::Dashboard`` becomes a
+A resource's ``Alarms`` become CloudWatch alarms on its metrics. Each queue gets a policy that requires TLS. A queue
+accepts undelivered messages of the topics in ``UndeliveredFrom``. A resource of type ``Cafe::Dashboard`` becomes a
 CloudWatch dashboard with the metrics of the functions. A state machine's ``DefinitionS3Location`` names the file in
 this folder that contains the definition. A saved CloudWatch Logs query covers every log group. The functions that use
 MySQL get the policy ``VpcAccess``. The parameter ``PermissionsBoundary`` limits every role. The types in ``TAGGED`` get
@@ -40,6 +41,8 @@ TAGGED = {
     "AWS::EC2::VPCEndpoint": "Tags",
     "AWS::S3::Bucket": "Tags",
 }
+# These keys of a resource become other resources.
+GENERATING = ("Alarms", "UndeliveredFrom")
 BOUNDARY = "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/${PermissionsBoundary}"
 
 NETWORK_READS = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"]
@@ -130,8 +133,25 @@ def _expanded(logical_id: str, resource: dict[str, Any], document: dict[str, Any
     if file := properties.pop("DefinitionS3Location", None):
         definition = json.loads((FOLDER / file).read_text())
         properties["DefinitionString"] = json.dumps(definition, separators=(",", ":"))
-    alarms = monitoring.resource_alarms(logical_id, resource) if "Alarms" in resource else {}
-    return {logical_id: {key: value for key, value in resource.items() if key != "Alarms"}, **alarms}
+    made = monitoring.resource_alarms(logical_id, resource) if "Alarms" in resource else {}
+    if resource["Type"] == "AWS::SQS::Queue":
+        made[f"{logical_id}Policy"] = _queue_policy(logical_id, resource.get("UndeliveredFrom", []))
+    return {logical_id: {key: value for key, value in resource.items() if key not in GENERATING}, **made}
+
+
+def _queue_policy(queue: str, topics: list[str]) -> dict[str, Any]:
+    arn = {"Fn::GetAtt": [queue, "Arn"]}
+    plain_http = {"Bool": {"aws:SecureTransport": "false"}}
+    refusal = {"Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": arn}
+    # The local endpoint does not support TLS.
+    statements: list[Any] = [{"Fn::If": ["IsLocal", {"Ref": "AWS::NoValue"}, {**refusal, "Condition": plain_http}]}]
+    if topics:
+        sent = {"ArnEquals": {"aws:SourceArn": [{"Ref": topic} for topic in topics]}}
+        sns = {"Service": "sns.amazonaws.com"}
+        statements.insert(0, {**_allow("sqs:SendMessage", arn, Principal=sns), "Condition": sent})
+    properties = {"Queues": [{"Ref": queue}], "PolicyDocument": _policy(statements)}
+    only = {} if topics else {"Condition": "IsNotLocal"}
+    return {"Type": "AWS::SQS::QueuePolicy", **only, "Properties": properties}
 
 
 def _function_with(logical_id: str) -> Function:

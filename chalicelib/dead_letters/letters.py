@@ -11,27 +11,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote_plus
 
 from chalicelib import correlation, facts
+from chalicelib.dead_letters import descriptions, reasons
+from chalicelib.dead_letters.descriptions import one_line, without_none
 from chalicelib.dead_letters.destinations import Destination, Execution, Invocation, Publication, StreamPart
 from chalicelib.errors import InvalidRequest
 from chalicelib.fields import whole_number
 from chalicelib.notifications import Notification, counted
-from chalicelib.orders import announce
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
 
-TEXT_CHARACTERS = 300
-NAMES_SHOWN = 3
 # EventBridge Scheduler replaces this placeholder with the execution id.
 EXECUTION_ID = "<aws.scheduler.execution-id>"
-LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
+# SNS letters with this attribute come from the subscription of one of our own functions.
+SUBSCRIBER = "subscriber"
 # This dictionary maps each asynchronously invoked function to a kind of dead letter.
 FUNCTIONS = {
     "announce_orders": "announcement",
@@ -75,9 +74,12 @@ class Origins:
 class Letter:
     """A message that failed permanently.
 
-    ``since`` is the time of the failure or, for an order, the time at which the order was sent. ``tries`` is the number
-    of attempts, or None if the number is unknown. ``destination`` is None if the origin of the dead letter is unknown.
-    ``destination`` is also None for an order, because a redrive sends orders back to their queue in batches.
+    ``letter`` is the id of the first dead letter about the same work. ``since`` is the time of its failure or, for an
+    order, the time at which the order was sent. ``tries`` is the number of all attempts since then, or None if the
+    number is unknown. ``destination`` is None if the origin of the dead letter is unknown. ``destination`` is also None
+    for an order, because a redrive sends orders back to their queue in batches.
+
+    ``retries`` counts the automatic retries since ``retried_since``, which start again when a person redrives it.
     """
 
     id: str
@@ -89,6 +91,10 @@ class Letter:
     body: str = field(repr=False)
     destination: Destination | None = field(default=None, repr=False)
     correlation_ids: tuple[str, ...] = ()
+    letter: str = ""
+    may_pass: bool = False
+    retries: int = 0
+    retried_since: str = ""
 
     def shown(self) -> dict[str, Any]:
         """Returns the fields of the dead letter for the API response."""
@@ -101,7 +107,7 @@ class Letter:
 
 def read_order(message: Message) -> Letter:
     """Parses a message from the dead-letter queue for orders."""
-    given = message.get("MessageAttributes", {})
+    given = _attributes(message)
     try:
         order = Order.from_json(message["Body"])
     except InvalidRequest as error:
@@ -109,23 +115,27 @@ def read_order(message: Message) -> Letter:
     else:
         what = f"order {order.order_id} of customer {order.customer_id}"
         why = "the function store_orders failed on the whole batch: see its log"
-    tries = given.get("tries", {}).get("StringValue", "")
+    tries = given.get("tries", "")
     return Letter(
         id=message["MessageId"],
+        letter=given.get("letter") or message["MessageId"],
         kind="order",
-        what=_text(what),
-        since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
-        why=_text(given.get("reason", {}).get("StringValue") or why),
+        what=one_line(what),
+        since=_moment(given.get("sent")) or _sent(message),
+        why=one_line(given.get("reason") or why),
         # SQS adds no attribute to the messages that it moves itself. The receive count from SQS is not used, because
         # listing dead letters also increases that count.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else None,
         body=message["Body"],
-        correlation_ids=_without_none(correlation.of_sqs(message)),
+        correlation_ids=without_none(correlation.of_sqs(message)),
     )
 
 
 def read_failure(message: Message, origins: Origins) -> Letter:
-    """Parses a message from the failures queue. A message in an unknown format gets the kind ``unknown``."""
+    """Parses a message from the retries queue or the failures queue.
+
+    A message in an unknown format gets the kind ``unknown``.
+    """
     try:
         content = json.loads(message["Body"])
     except (ValueError, RecursionError):
@@ -141,7 +151,7 @@ def read_failure(message: Message, origins: Origins) -> Letter:
             letter = _read_execution(message, content, origins)
         case _:
             letter = None
-    return letter or Letter(
+    letter = letter or Letter(
         id=message["MessageId"],
         kind="unknown",
         what="a message in an unknown format",
@@ -149,6 +159,13 @@ def read_failure(message: Message, origins: Origins) -> Letter:
         why="this deployment stage does not send messages in this format",
         tries=None,
         body=message["Body"],
+    )
+    why = _attributes(message).get("reason")
+    return replace(
+        letter,
+        why=one_line(why) if why else letter.why,
+        letter=letter.letter or letter.id,
+        retried_since=letter.retried_since or _sent(message),
     )
 
 
@@ -159,66 +176,36 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     function = context["functionArn"].split(":function:")[-1].split(":")[0]
     if function not in origins.functions:
         return None
-    kind = origins.functions[function]
-    error = content.get("responsePayload")
-    given = [error.get("errorType"), error.get("errorMessage")] if isinstance(error, dict) else []
-    why = ": ".join(str(each) for each in given if each)
-    if context.get("condition") == "EventAgeExceeded":
-        why = "the event expired before the function could run" + (f"; {why}" if why else "")
+    kind, name = origins.functions[function], function.rpartition("-")[2]
+    reason = reasons.of_invocation(name, context, content.get("responsePayload"))
+    earlier = payload.get("history") if isinstance(payload.get("history"), dict) else {}
+    tries = whole_number(context.get("approximateInvokeCount"))
+    letter = Letter(
+        id=message["MessageId"],
+        letter=one_line(str(earlier.get("letter") or message["MessageId"])),
+        kind=kind,
+        what=one_line(descriptions.event(kind, payload, function)),
+        since=_moment(earlier.get("since")) or _moment(content.get("timestamp")) or _sent(message),
+        why=one_line(reason.why),
+        tries=tries if tries is None else tries + (whole_number(earlier.get("tries")) or 0),
+        body=message["Body"],
+        correlation_ids=descriptions.correlation_ids(kind, payload),
+        may_pass=reason.may_pass,
+        retries=whole_number(earlier.get("retries")) or 0,
+        retried_since=_moment(earlier.get("retriedSince")),
+    )
     # A redrive invokes the function asynchronously. Lambda then ignores the list of failed records that the function
     # returns.
     event = {**payload, "redriven": True} if kind == "announcement" else payload
-    return Letter(
-        id=message["MessageId"],
-        kind=kind,
-        what=_text(_describe_event(kind, payload, function)),
-        since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(why or "the function failed without reporting an error: see its log"),
-        tries=whole_number(context.get("approximateInvokeCount")),
-        body=message["Body"],
-        destination=Invocation(function, event),
-        correlation_ids=_correlation_ids(kind, payload),
-    )
+    return replace(letter, destination=Invocation(function, with_history(event, letter)))
 
 
-def _correlation_ids(kind: str, payload: dict[str, Any]) -> tuple[str, ...]:
-    """Returns the correlation ids of all records in an event."""
-    records = payload["Records"] if isinstance(payload.get("Records"), list) else []
-    if kind == "announcement":
-        return _without_none(*map(correlation.of_order, records))
-    if kind == "upload":
-        return _without_none(*map(correlation.of_upload, records))
-    messages = [each.get("Sns") for each in records if isinstance(each, dict)]
-    return tuple(each for sns in messages for each in correlation.of_sns(sns))
+def with_history(event: dict[str, Any], letter: Letter, **automatic: Any) -> dict[str, Any]:
+    """Returns an event that carries the history of a dead letter. Lambda returns it if the event fails again.
 
-
-def _without_none(*ids: str | None) -> tuple[str, ...]:
-    return tuple(filter(None, ids))
-
-
-def _describe_event(kind: str, payload: dict[str, Any], function: str) -> str:
-    try:
-        records = payload["Records"]
-        if kind == "announcement":
-            names = [
-                f"order {each['dynamodb']['Keys']['orderID']['S']} of customer {announce.customer(each)}"
-                for each in records
-            ]
-        elif kind == "upload":
-            names = [unquote_plus(each["s3"]["object"]["key"]) for each in records]
-        else:
-            names = [_describe_notification(each["Sns"]) for each in records]
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        about = ", ".join(names[:NAMES_SHOWN]) + more
-    except (KeyError, TypeError, AttributeError):
-        about = ""
-    if not about:
-        return f"an unreadable event for {function.rpartition('-')[2]}"
-    return f"announcement of {about}" if kind == "announcement" else f"{kind} {about}"
-
-
-def _describe_notification(sns: dict[str, Any]) -> str:
-    return f"'{sns['Subject']}'" if sns.get("Subject") else f"{sns['MessageId']}, which has no subject"
+    Only an automatic retry adds its own count and start.
+    """
+    return {**event, "history": {"letter": letter.letter, "since": letter.since, "tries": letter.tries, **automatic}}
 
 
 def _read_publication(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
@@ -244,18 +231,27 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         correlation_ids=correlation.of_sns(content),
         facts=facts.read(attributes.get(facts.NAME)),
     )
-    reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
-    return Letter(
+    given = _attributes(message)
+    reason = reasons.of_delivery(given)
+    letter = Letter(
         id=message["MessageId"],
+        letter=message["MessageId"],
         kind=kind,
-        what=_text(f"{kind} {_describe_notification(content)}"),
+        what=one_line(f"{kind} {descriptions.notification(content)}"),
         since=_moment(content.get("Timestamp")) or _sent(message),
-        why=_text("SNS could not deliver the message to a subscriber" + (f": {reason}" if reason else "")),
+        why=one_line(reason.why),
         tries=None,
         body=message["Body"],
         destination=Publication(topic, notification),
         correlation_ids=notification.correlation_ids,
+        may_pass=reason.may_pass,
     )
+    if SUBSCRIBER not in given:
+        return letter
+    # Publishing again would repeat the message to all other subscribers.
+    [function] = [name for name, each in origins.functions.items() if each == kind]
+    record = {"EventSource": "aws:sns", "Sns": {"Subject": None, "MessageAttributes": {}, **content}}
+    return replace(letter, destination=Invocation(function, with_history({"Records": [record]}, letter)))
 
 
 def _read_position(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
@@ -269,44 +265,39 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
     return Letter(
         id=message["MessageId"],
         kind="stream",
-        what=_text(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
+        what=one_line(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
         since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(f"{context.get('condition')}: the function announce_orders failed on the whole batch: see its log"),
+        why="the function announce_orders failed on the whole batch, until Lambda gave up: see its log",
         tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
+        # The stream keeps the changes for only an hour longer, so they are read as soon as possible.
+        may_pass=True,
         destination=StreamPart(origins.stream, shard, start, end, origins.announce),
     )
 
 
 def _read_execution(message: Message, content: dict[str, Any], origins: Origins) -> Letter:
     """https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html"""
-    attributes = message.get("MessageAttributes", {})
-    given = {name: str(attribute.get("StringValue") or "") for name, attribute in attributes.items()}
+    given = _attributes(message)
+    reason = reasons.of_schedule(given)
     name = content["Name"].replace(EXECUTION_ID, given.get("EXECUTION_ID", ""))
-    why = ": ".join(filter(None, (given.get("ERROR_CODE"), given.get("ERROR_MESSAGE"))))
     retries = given.get("RETRY_ATTEMPTS", "")
     return Letter(
         id=message["MessageId"],
         kind="report",
-        what=_text(f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}"),
+        what=one_line(f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}"),
         since=_moment(given.get("SCHEDULED_TIME")) or _sent(message),
-        why=_text(f"the report could not be started: {why}" if why else "the report could not be started"),
+        why=one_line(reason.why),
+        may_pass=reason.may_pass,
         tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
         body=message["Body"],
         destination=Execution(content["StateMachineArn"], name, content["Input"]),
         # No request started a scheduled execution, so the correlation id is the name of the execution.
-        correlation_ids=_without_none(name),
+        correlation_ids=without_none(name),
     )
 
 
-# --- Formatting of strings and times ----------------------------------------------------------------------------------
-
-
-def _text(text: str) -> str:
-    """Converts ``text`` to one line of at most 300 printable characters. Removes links, because they are secret."""
-    line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
-    line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
-    return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no text"
+# --- Attributes and times ---------------------------------------------------------------------------------------------
 
 
 def _moment(given: Any) -> str:
@@ -321,6 +312,10 @@ def _moment(given: Any) -> str:
         return timestamp(moment) if moment.tzinfo else ""
     except (TypeError, ValueError, OverflowError):
         return ""
+
+
+def _attributes(message: Message) -> dict[str, str]:
+    return {name: str(each.get("StringValue") or "") for name, each in message.get("MessageAttributes", {}).items()}
 
 
 def _sent(message: Message) -> str:

@@ -21,11 +21,12 @@ HOURS = 3600
 
 def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Returns the settings of event source mappings that Chalice cannot apply, keyed by function."""
-    queue = {
-        # Without this setting, Lambda would ignore the list of failed messages and delete the whole batch.
-        "FunctionResponseTypes": ["ReportBatchItemFailures"],
-        # This number must match the number in app.py.
-        "ScalingConfig": {"MaximumConcurrency": 10},
+    # Without this setting, Lambda would ignore the list of failed messages and delete the whole batch.
+    queue = {"FunctionResponseTypes": ["ReportBatchItemFailures"]}
+    queues = {
+        # These numbers must match the numbers in app.py.
+        "store_orders": {**queue, "ScalingConfig": {"MaximumConcurrency": 10}},
+        "retry_failures": {**queue, "ScalingConfig": {"MaximumConcurrency": 2}},
     }
     # `announce_orders` sets failing records aside after two minutes. If a record cannot be set aside, its batch blocks
     # the shard for hours.
@@ -35,9 +36,9 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         "BisectBatchOnFunctionError": True,
         "MaximumRetryAttempts": 1000,
         "MaximumRecordAgeInSeconds": 6 * HOURS,
-        "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
+        "DestinationConfig": {"OnFailure": {"Destination": outputs["RETRIES_QUEUE_ARN"]}},
     }
-    return dict.fromkeys(sources(Trigger.QUEUE), queue) | dict.fromkeys(sources(Trigger.STREAM), stream)
+    return queues | dict.fromkeys(sources(Trigger.STREAM), stream)
 
 
 def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -45,14 +46,14 @@ def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     config = {
         "MaximumRetryAttempts": 2,
         "MaximumEventAgeInSeconds": 6 * HOURS,
-        "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
+        "DestinationConfig": {"OnFailure": {"Destination": outputs["RETRIES_QUEUE_ARN"]}},
     }
     return dict.fromkeys(ASYNCHRONOUS, config)
 
 
 def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Returns the redrive policy of the SNS subscriptions, for messages that SNS cannot deliver."""
-    return {"deadLetterTargetArn": outputs["FAILURES_QUEUE_ARN"]}
+    """Returns the redrive policy of the functions' SNS subscriptions, for messages that SNS cannot deliver."""
+    return {"deadLetterTargetArn": outputs["RETRIES_QUEUE_ARN"]}
 
 
 def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:

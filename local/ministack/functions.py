@@ -35,6 +35,7 @@ def functions_active_at_once() -> None:
 
 def exception_names() -> None:
     """AWS sets the ``errorType`` of a failed invocation to the exception's class name.
+    ``Runtime.ExitError`` means that the process ended.
 
     MiniStack always sets ``errorType`` to ``Runtime.HandlerError``. The project's state machines retry and catch errors
     by the name of the error.
@@ -60,6 +61,9 @@ def exception_names() -> None:
         result = execute(*arguments)
         if latest.exception_name and result.get("error"):
             result["body"]["errorType"] = latest.exception_name
+        elif result.get("error") and result["body"].get("errorType") == "Runtime.HandlerError":
+            # The handler raised nothing, so the process ended.
+            result["body"]["errorType"] = "Runtime.ExitError"
         return result
 
     lambda_runtime.Worker.invoke = invoke_and_keep_name

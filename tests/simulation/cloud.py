@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from chalicelib import errors, notifications, reports
-from chalicelib.dead_letters import redrive
+from chalicelib.dead_letters import redrive, retrying
 from chalicelib.orders import announce, replay, store
 from chalicelib.reports import inventory, render
 from chalicelib.settings import Settings
@@ -36,7 +36,7 @@ MACHINES = {"inventory": SETTINGS.inventory_report_arn, "storage": SETTINGS.stor
 PERIOD = {"byPeriod": ("period", "sortKey")}
 # SNS refuses a message that contains this text, like one with a character that it does not accept.
 REFUSED = "refused-by-sns"
-QUEUE_HIDES_SECONDS = 190
+QUEUE_HIDES_SECONDS, RETRIES_HIDE_SECONDS = 190, 360
 # Lambda tries an asynchronous event again after these pauses.
 PAUSES = (60, 120)
 # A state that AWS runs for a state machine is tried again this often.
@@ -51,9 +51,10 @@ class Cloud:
         clock, world.after_call = (lambda: world.time), self.deliver
         self.sqs = fakes.Sqs(clock, world.gate)
         for name in ("orders_queue_url", "orders_dead_letter_url", "failures_queue_url", "retries_queue_url"):
-            self.sqs.queues[getattr(SETTINGS, name, name)] = fakes.Queue()
+            self.sqs.queues[getattr(SETTINGS, name)] = fakes.Queue()
         self.orders = self.sqs.queues[SETTINGS.orders_queue_url]
         self.orders.visibility = QUEUE_HIDES_SECONDS
+        self.sqs.queues[SETTINGS.retries_queue_url].visibility = RETRIES_HIDE_SECONDS
         self.orders.max_receives, self.orders.dead = 1000, self.sqs.queues[SETTINGS.orders_dead_letter_url]
         self.dynamodb = fakes.DynamoDb(clock, self.count_writes)
         self.dynamodb.tables = {
@@ -115,7 +116,7 @@ class Cloud:
         """Schedules what AWS delivers after a call."""
         if service == "sqs":
             self.poll(SETTINGS.orders_queue_url)
-            self.poll(getattr(SETTINGS, "retries_queue_url", "retries_queue_url"))
+            self.poll(SETTINGS.retries_queue_url)
         elif operation == "BatchExecuteStatement":
             self.world.soon(self.read_stream)
         elif operation == "Publish":
@@ -157,7 +158,7 @@ class Cloud:
             if fault and fault.kind == "throttled invocation":
                 done(None, None)
             else:
-                self.world.start(name, BY_NAME["store_orders"].timeout, partial(getattr(self, name), event), done)
+                self.world.start(name, BY_NAME[name].timeout, partial(getattr(self, name), event), done)
         self.poll(url)
 
     def settle(self, url: str, batch: list[fakes.Message], fault: Fault | None, result: Any, _error: Any) -> None:
@@ -235,7 +236,7 @@ class Cloud:
 
     def fail(self, record: str) -> None:
         """Sends a failed event to the failure destination."""
-        url = getattr(SETTINGS, "retries_queue_url", SETTINGS.failures_queue_url)
+        url = SETTINGS.retries_queue_url
         self.sqs.put(url, record)
         self.deliver("sqs", "SendMessage")
 
@@ -257,11 +258,15 @@ class Cloud:
             queue_url=SETTINGS.orders_queue_url,
             dead_letter_url=SETTINGS.orders_dead_letter_url,
             publish=self.publish,
+            clock=lambda: self.world.time,
         )
+
+    def retry_failures(self, event: dict[str, Any], _process: Process) -> Any:
+        return retrying.retry(event, settings=SETTINGS, aws=self.aws, now=self.world.now())
 
     def announce_orders(self, event: dict[str, Any], process: Process) -> Any:
         context, now = process.context(self.world), self.world.now()
-        url = getattr(SETTINGS, "retries_queue_url", SETTINGS.failures_queue_url)
+        url = SETTINGS.retries_queue_url
         return announce.announce_orders(
             event,
             publish=self.publish,

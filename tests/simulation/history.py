@@ -11,16 +11,20 @@ from types import SimpleNamespace
 from typing import Any
 
 from chalicelib import idempotency, reports
-from chalicelib.errors import Conflict, Unavailable
+from chalicelib.errors import Conflict
 from chalicelib.orders import placing
 from chalicelib.orders.order import Order
 from chalicelib.uploads import actions
+from chalicelib.uploads.records import Status
 from tests.simulation.cloud import MACHINES, REFUSED, SETTINGS, Cloud
 from tests.simulation.world import START, Fault, Killed, Process, World
 
 # Everything is at rest at most this long after the last fault.
 REST_SECONDS = 3_600
 SECONDS = 40
+# A client sends a request this often, also if the upload is not yet ready for it.
+TRIES = 12
+EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 CALLS = ("throttle", "lost connection", "lost answer", "crash before the call", "crash after the call")
@@ -146,10 +150,9 @@ class Played:
         def answer(result: Any, failure: BaseException | None) -> None:
             if failure is None:
                 done(result)
-            elif not isinstance(failure, Conflict) or name in actions.ACTIONS:
-                if tries < 40:
-                    pause = min(600, 2**tries) * self.world.random.random()
-                    self.world.later(pause, partial(self.ask, name, work, done, tries + 1))
+            elif tries < TRIES and (not isinstance(failure, Conflict) or any(each in str(failure) for each in EARLY)):
+                pause = min(600, 2**tries) * self.world.random.random()
+                self.world.later(pause, partial(self.ask, name, work, done, tries + 1))
 
         self.world.start(f"api: {name}", 29, work, answer)
 

@@ -146,8 +146,8 @@ def everything_rests(played: Played) -> Iterator[str]:
     """Some time after the last fault, nothing is under way or waiting."""
     if not played.rests:
         yield "something still goes on long after the last fault"
-    for name in (SETTINGS.orders_queue_url, "retries_queue_url"):
-        if left := len(played.cloud.sqs.queues[getattr(SETTINGS, name, name)].messages):
+    for name in (SETTINGS.orders_queue_url, SETTINGS.retries_queue_url):
+        if left := len(played.cloud.sqs.queues[name].messages):
             yield f"{left} messages wait in {name}"
 
 

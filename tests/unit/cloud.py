@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "ORDERS_QUEUE_URL": f"{QUEUES}cafe-test-orders",
     "ORDERS_QUEUE_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:cafe-test-orders",
     "ORDERS_DEAD_LETTER_URL": f"{QUEUES}cafe-test-orders-dead",
+    "RETRIES_QUEUE_URL": f"{QUEUES}cafe-test-retries",
+    "RETRIES_QUEUE_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:cafe-test-retries",
     "FAILURES_QUEUE_URL": f"{QUEUES}cafe-test-failures",
     "ORDERS_TABLE": "cafe-test-orders",
     "ORDERS_STREAM_ARN": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/cafe-test-orders/stream/2026-01-01T00:00:00.000",
@@ -80,7 +82,7 @@ class Aws:
         self._missing: dict[str, Callable[[], Any]] = {ENVIRONMENT["TOPIC_ARN"]: self._make_topic}
         for table in ("Orders", "Notifications", "Requests", "Uploads"):
             self._missing[ENVIRONMENT[f"{table.upper()}_TABLE"]] = lambda table=table: self._make_table(table)
-        for queue in ("cafe-test-orders", "cafe-test-orders-dead", "cafe-test-failures", "inbox"):
+        for queue in ("cafe-test-orders", "cafe-test-orders-dead", "cafe-test-retries", "cafe-test-failures", "inbox"):
             self._missing[QUEUES + queue] = lambda queue=queue: _maker("sqs").create_queue(QueueName=queue)
         bucket = ENVIRONMENT["REPORTS_BUCKET"]
         self._missing[bucket] = lambda: _maker("s3").create_bucket(Bucket=bucket)

@@ -41,13 +41,13 @@ from tests.unit.letters import (
 
 FAILED, DELIVERED = "2026-11-21T04:00:00.500000Z", "2026-11-21T03:59:59.123000Z"
 ALARMS = ENVIRONMENT["ALARMS_TOPIC_ARN"]
-DOWN = "DatabaseUnavailable: MySQL does not answer"
+DOWN = "MySQL does not answer"
 TOO_OLD = lost("record_alarm", sns_event(Subject="A"), condition="EventAgeExceeded", approximateInvokeCount=0)
 TOO_OLD["Body"] = json.dumps(json.loads(TOO_OLD["Body"]) | {"responsePayload": None})
 TIMELESS = invocation("receive_upload", s3_event("a"))
 del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
-UNSTARTED, REFUSED = "the report could not be started", "AccessDeniedException: The role may not start it"
+UNSTARTED, REFUSED = "the report could not be started", "The role may not start it"
 
 NO_FUNCTION = "the function store_orders failed on the whole batch: see its log"
 # Each row contains a description, a message, its kind, and the displayed fields that differ from the defaults.
@@ -91,7 +91,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z": (
         message(position()),
         "stream",
-        {"why": "RetryAttemptsExhausted: the function announce_orders failed on the whole batch", "tries": 101},
+        {"why": "the function announce_orders failed on the whole batch, until Lambda gave up", "tries": 101},
     ),
     "the scheduled storage report storage-d32c5kddcf5bb8c3": (
         message(schedule(), **NOT_STARTED),
@@ -322,10 +322,15 @@ def test_orders_go_back_to_their_queue_byte_for_byte(api: Api, aws: Aws, functio
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_an_event_goes_back_to_its_own_function(api: Api, aws: Aws, functions: Functions, function: str) -> None:
     payload = {"Records": [{"any": "thing"}]}
-    put(aws, FAILURES, invocation(function, payload))
+    [letter] = put(aws, FAILURES, invocation(function, payload))
     assert redrive(api) == ONE
     expected = {**payload, "redriven": True} if function == "announce_orders" else payload
+    expected["history"] = {"letter": letter, "since": FAILED, "tries": 3}
     assert functions.invoked == [(f"cafe-test-{function}", expected)]
+    # If the function fails again, the tries add up, and the first failure and its letter stay.
+    later = invocation(function, expected) | {"timestamp": "2026-11-22T04:00:00Z"}
+    again = read(message(later), FAILURES)
+    assert (again.id, again.letter, again.since, again.tries) == ("m-1", letter, FAILED, 6)
 
 
 def test_an_undelivered_notification_is_published_again_keyed_by_id_if_keyless(api: Api, aws: Aws) -> None:
