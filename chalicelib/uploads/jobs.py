@@ -6,7 +6,7 @@ changes nothing. After the commit, the result is written to the uploads table, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +28,7 @@ from chalicelib.uploads.upload import Overwritten, Upload, chunks, is_current, o
 
 # The progress of a large file is recorded after each block of this many rows.
 PROGRESS_ROWS = 25_000
+OVERTAKEN = "a newer file with the same key replaced this file"
 
 log = logger("uploads")
 
@@ -144,6 +145,7 @@ class Jobs:
             ledger = Ledger(stock, upload.key)
             handled = ledger.lock(self.publish)
             if upload.is_new(handled, lambda: is_current(upload, self.s3, self.uploads_bucket)):
+                self._finish_earlier(upload, ledger.notification)
                 try:
                     imported, notification = self._import(stock, upload, stage)
                     ledger.write(upload.with_handled(handled), upload.etag, notification)
@@ -191,13 +193,23 @@ class Jobs:
 
     def _finish(self, upload: Upload, notification: Notification | None, previewed: dict[str, Any]) -> None:
         """Writes the result of an import to the uploads table. ``previewed`` is the result of the file's preview."""
+        begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
         facts = outcomes.known_facts(upload, notification)
         if not facts:
-            facts = {"outcome": "notImported", "reason": "a newer file with the same key replaced this file"}
+            # If this file was imported, the newer file's event has written its result already.
+            facts, begun = {"outcome": "notImported", "reason": OVERTAKEN}, {Status.IMPORTING}
+        self._write(upload.id, begun, facts, previewed)
+
+    def _finish_earlier(self, upload: Upload, notification: Notification | None) -> None:
+        """Writes the result of the object's previous event, which may have failed after its commit."""
+        facts = notification.facts if notification else {}
+        if facts.get("uploadId", upload.id) != upload.id:
+            self._write(facts["uploadId"], {Status.IMPORTING}, facts, {})
+
+    def _write(self, upload_id: str, begun: set[Status], facts: Mapping[str, Any], previewed: dict[str, Any]) -> None:
         status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
         result = outcomes.result(facts)
         if "counts" in previewed and "counts" in result:
             # Only a preview counts the beans that the file does not mention.
             result["counts"]["notMentioned"] = previewed["counts"]["notMentioned"]
-        begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
-        self.records.change(upload.id, begun, status, self.now(), result={**previewed, **result})
+        self.records.change(upload_id, begun, status, self.now(), result={**previewed, **result})

@@ -183,7 +183,7 @@ class World:
         fault = self.strike(service, process)
         kind = fault.kind if fault else ""
         self.sleep(SLOW_SECONDS if kind == "slow call" else LATENCY * self.random.random())
-        if any(START + each.at <= self.time < START + each.at + each.seconds for each in self.outages_of(service)):
+        if any(each.target == service and each.at <= self.time - START < each.at + each.seconds for each in self.outages):
             self.say(f"{process.name} #{process.number} {service}.{operation}: outage")
             raise self.error(service, operation, False)
         if self.trace is not None:
@@ -209,9 +209,6 @@ class World:
             process.killed = True
             raise Killed("killed")
         return result
-
-    def outages_of(self, service: str) -> list[Fault]:
-        return [each for each in self.outages if each.target == service]
 
     def strike(self, target: str, process: Process | None = None) -> Fault | None:
         """Returns the first open fault that fits, which thereby is spent."""
