@@ -193,7 +193,8 @@ class Jobs:
 
     def _finish(self, upload: Upload, notification: Notification | None, previewed: dict[str, Any]) -> None:
         """Writes the result of an import to the uploads table. ``previewed`` is the result of the file's preview."""
-        begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
+        # A request to apply a preview may be delivered twice, and only one of the two may find the stock as previewed.
+        begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED, Status.OUTDATED}
         facts = outcomes.known_facts(upload, notification)
         if not facts:
             # If this file was imported, the newer file's event has written its result already.
