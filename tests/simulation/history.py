@@ -16,7 +16,8 @@ from chalicelib.orders import placing
 from chalicelib.orders.order import Order
 from chalicelib.uploads import actions
 from chalicelib.uploads.records import Status
-from tests.simulation.cloud import MACHINES, REFUSED, SETTINGS, Cloud
+from tests.simulation.cloud import Cloud, ignore
+from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS
 from tests.simulation.world import START, Fault, Killed, Process, World
 
 # Everything is at rest at most this long after the last fault.
@@ -82,14 +83,21 @@ class History:
             previewed = f"{dice.getrandbits(48):012x}"
             add("upload", f"previews/2026-06-01-{previewed}/c.csv", _rows(dice))
             add("apply", previewed, after=5)
+        if dice.random() < 0.02:
+            add("order", f"order-{ENDLESS}", "latte")
+            add("upload", f"inventory/{ENDLESS}.csv", _rows(dice))
         for _ in range(dice.randint(1, 2)):
             add("report", "key-report")
+        if dice.random() < 0.3:
+            add("scheduled report", "nightly")
         for _ in range(dice.randint(10, 16)):
             at, roll = dice.random() * SECONDS, dice.random()
             if roll < 0.05:
                 steps.append(Fault(at, "redeploy", "all functions"))
             elif roll < 0.1:
                 steps.append(Fault(at, "redrive", "all dead letters"))
+            elif roll < 0.13:
+                steps.append(Fault(at, "failed delivery", "sns delivery"))
             elif roll < 0.25:
                 steps.append(Fault(at, "repeated delivery", dice.choice(FUNCTIONS)))
             elif roll < 0.32:
@@ -121,7 +129,8 @@ class History:
                 world.later(step.at, played.cloud.redeploy)
             elif step.kind == "redrive":
                 world.later(step.at, played.redrive)
-        played.rests = world.run(world.last_fault - START + REST_SECONDS)
+        rest = REST_SECONDS + GIVE_UP_SECONDS * any(ENDLESS in str(step) for step in self.steps)
+        played.rests = world.run(world.last_fault - START + rest)
         world.end()
         return played
 
@@ -141,8 +150,10 @@ class Played:
         self.orders: list[Order] = []
         self.reports: set[str] = set()
         self.actions: list[tuple[str, str]] = []
-        # The events of the uploaded files, by key.
-        self.files: dict[str, list[dict[str, Any]]] = {}
+        # The events and contents of the uploaded files, by key.
+        self.files: dict[str, list[tuple[dict[str, Any], str]]] = {}
+        self.messages = 0
+        self.scheduled = False
 
     def ask(self, name: str, work: Callable[[Process], Any], done: Callable[[Any], None], tries: int = 0) -> None:
         """Sends a request. A client repeats a request that failed for a reason that may pass."""
@@ -176,6 +187,7 @@ class Played:
         self.ask("order", work, self.orders.append)
 
     def message(self, step: Action) -> None:
+        self.messages += 1
         self.cloud.sqs.put(SETTINGS.orders_queue_url, step.content)
         self.cloud.deliver("sqs", "SendMessage")
 
@@ -188,9 +200,13 @@ class Played:
 
         self.ask("report", work, lambda answer: self.reports.add(answer["reportId"]))
 
+    def scheduled_report(self, step: Action) -> None:
+        self.scheduled = True
+        self.world.start("scheduler", 0, partial(self.cloud.schedule_report, step.name), ignore, durable=True)
+
     def upload(self, step: Action) -> None:
         self.cloud.s3.put_object(Bucket=SETTINGS.uploads_bucket, Key=step.name, Body=step.content.encode())
-        self.files.setdefault(step.name, []).append(self.cloud.s3.events[-1])
+        self.files.setdefault(step.name, []).append((self.cloud.s3.events[-1], step.content))
         self.cloud.deliver("s3", "PutObject")
 
     def undo(self, step: Action, name: str = "undo") -> None:
@@ -204,4 +220,4 @@ class Played:
         self.undo(step, "apply")
 
     def redrive(self) -> None:
-        self.world.start("api: redrive", 29, self.cloud.redrive, lambda *_: None)
+        self.world.start("api: redrive", 29, self.cloud.redrive, ignore)

@@ -22,7 +22,7 @@ Values = tuple[str | None, str | None, int]
 
 
 class Mysql:
-    """``commits`` lists each committed change of the stock as (its kind, the id of its upload)."""
+    """``commits`` lists each committed change of the stock as (its kind, the id of its upload, the imported rows)."""
 
     def __init__(self, gate: Callable[..., Any], sleep: Callable[[float], None]) -> None:
         self.gate = gate
@@ -31,7 +31,7 @@ class Mysql:
         self.events: dict[bytes, tuple[str, str | None, bool]] = {}
         self.changes: dict[str, dict[Bean, tuple[Values | None, Values]]] = {}
         self.locks: dict[Any, Stock] = {}
-        self.commits: list[tuple[str, str]] = []
+        self.commits: list[tuple[str, str, dict[Bean, int]]] = []
 
     def stock(self) -> dict[Bean, Values]:
         return {bean: values for bean, values in self.beans.items() if values}
@@ -82,7 +82,7 @@ class Stock:
         self.beans: ChainMap[Bean, Values | None] = ChainMap({}, self._mysql.beans)
         self.events = ChainMap({}, self._mysql.events)
         self.changes = ChainMap({}, self._mysql.changes)
-        self.commits: list[tuple[str, str]] = []
+        self.commits: list[tuple[str, str, dict[Bean, int]]] = []
 
     def _lock(self, name: Any) -> None:
         locks, waited = self._mysql.locks, 0.0
@@ -148,7 +148,7 @@ class Stock:
                 self.beans[bean] = values
         imported.unchanged = staged.rows - imported.new - imported.updated
         self.changes[upload_id] = recorded
-        self.commits.append(("import", upload_id))
+        self.commits.append(("import", upload_id, {bean: row[1][2] for bean, row in self._rows.items()}))
         return imported
 
     def locked_changes(self) -> Iterator[dict[str, Any]]:
@@ -177,5 +177,5 @@ class Stock:
             if bean not in kept:
                 self.beans[bean] = before
         self.changes[upload_id] = {}
-        self.commits.append(("undo", upload_id))
+        self.commits.append(("undo", upload_id, {}))
         return Undone(len(changed) - len(kept), len(kept), [dict(zip(IDENTITY, bean, strict=True)) for bean in kept])

@@ -56,6 +56,8 @@ class Process:
     killed: bool = False
     # A state machine is not a process of ours: it cannot crash.
     durable: bool = False
+    # A fault or an outage has struck one of its calls.
+    struck: bool = False
     run: Any = None
 
     def context(self, world: World) -> Any:
@@ -181,10 +183,12 @@ class World:
         if process is None:
             return perform()
         fault = self.strike(service, process)
+        process.struck = process.struck or fault is not None
         kind = fault.kind if fault else ""
         self.sleep(SLOW_SECONDS if kind == "slow call" else LATENCY * self.random.random())
         if any(each.target == service and each.at <= self.time - START < each.at + each.seconds for each in self.outages):
             self.say(f"{process.name} #{process.number} {service}.{operation}: outage")
+            process.struck = True
             raise self.error(service, operation, False)
         if self.trace is not None:
             self.say(f"{process.name} #{process.number} {service}.{operation} {kind}")
@@ -229,13 +233,13 @@ class World:
             return ClientError(code, operation)  # type: ignore[arg-type]
         return (ReadTimeoutError if done else EndpointConnectionError)(endpoint_url=f"https://{service}")
 
-    def part(self, arguments: dict[str, Any], perform: Callable[[], Any]) -> Any:
+    def part(self, arguments: dict[str, Any], perform: Callable[[], Any], place: int = -1) -> Any:
         """Performs a batch without one of its entries, which is refused for a moment."""
         name = next((each for each in ("Entries", "Statements") if len(arguments.get(each, ())) > 0), None)
         if name is None:
             return perform()
         entries = list(arguments[name])
-        place = self.random.randrange(len(entries))
+        place = self.random.randrange(len(entries)) if place < 0 else place
         refused = entries.pop(place)
         arguments[name] = entries
         result: dict[str, Any] = perform() if entries else {}
