@@ -37,7 +37,7 @@ class Cloud(Handlers):
         if service == "sqs":
             self.poll(SETTINGS.orders_queue_url)
             self.poll(SETTINGS.retries_queue_url)
-        elif operation == "BatchExecuteStatement":
+        elif operation in ("BatchExecuteStatement", "PutItem"):
             self.world.soon(self.read_stream)
         elif operation == "Publish":
             self.deliver_published()
@@ -51,7 +51,9 @@ class Cloud(Handlers):
         elif operation == "StartExecution":
             for arn in self.sfn.executions.keys() - self.started:
                 self.started.add(arn)
-                self.world.start(f"machine {self.sfn.executions[arn]['name']}", 0, partial(self.make_report, arn), ignore, True)
+                self.world.start(
+                    f"machine {self.sfn.executions[arn]['name']}", 0, partial(self.make_report, arn), ignore, True
+                )
 
     def poll(self, url: str) -> None:
         """Schedules the next delivery of a queue's messages to its function."""
@@ -117,7 +119,9 @@ class Cloud(Handlers):
                 self.failed_batches += 1
             self.world.later(min(60, 2**self.failed_batches) * self.world.random.random(), self.read_stream)
 
-        self.world.start("announce_orders", BY_NAME["announce_orders"].timeout, partial(self.announce_orders, event), done)
+        self.world.start(
+            "announce_orders", BY_NAME["announce_orders"].timeout, partial(self.announce_orders, event), done
+        )
 
     def deliver_published(self) -> None:
         while self.sns.published:
@@ -136,20 +140,29 @@ class Cloud(Handlers):
         delay = fault.seconds if fault and fault.kind == "late delivery" else 0
         for _ in range(2 if fault and fault.kind == "repeated delivery" else 1):
             work = partial(getattr(self, name), payload)
-            start = partial(self.world.start, name, BY_NAME[name].timeout, work, partial(self.finish, name, payload, tries))
+            start = partial(
+                self.world.start, name, BY_NAME[name].timeout, work, partial(self.finish, name, payload, tries)
+            )
             self.world.later(delay + self.world.random.random(), start)
 
-    def finish(self, name: str, payload: dict[str, Any], tries: int, _result: Any, failure: BaseException | None) -> None:
+    def finish(
+        self, name: str, payload: dict[str, Any], tries: int, _result: Any, failure: BaseException | None
+    ) -> None:
         if failure is None:
             return
         if tries < len(PAUSES):
-            self.world.later(PAUSES[tries] * self.world.random.uniform(0.8, 1.2), partial(self.event, name, payload, tries + 1))
+            self.world.later(
+                PAUSES[tries] * self.world.random.uniform(0.8, 1.2), partial(self.event, name, payload, tries + 1)
+            )
             return
         kind, text = type(failure).__name__, str(failure)
         if isinstance(failure, Killed):
             kind = "Sandbox.Timedout" if text == "timed out" else "Runtime.ExitError"
-            text = f"RequestId: 1 Error: {'Task timed out after 60.00 seconds' if text == 'timed out' else 'Runtime exited'}"
-        names = {"requestId": f"event-{next(self.world.numbers)}", "functionArn": f"{PREFIX % 'lambda'}function:cafe-test-{name}"}
+            text = f"Error: {'Task timed out after 60.00 seconds' if text == 'timed out' else 'Runtime exited'}"
+        names = {
+            "requestId": f"event-{next(self.world.numbers)}",
+            "functionArn": f"{PREFIX % 'lambda'}function:cafe-test-{name}",
+        }
         record = {
             **{"version": "1.0", "timestamp": timestamp(self.world.now())},
             "requestContext": {**names, "condition": "RetriesExhausted", "approximateInvokeCount": tries + 1},

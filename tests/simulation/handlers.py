@@ -1,5 +1,4 @@
-"""The real handlers on the fake clients, called as ``app.py`` and the state machine of the inventory report call them."""
-
+"""The real handlers on the fake clients, called as ``app.py`` and the inventory report's state machine call them."""
 
 from __future__ import annotations
 
@@ -238,7 +237,9 @@ class Handlers:
 
     def read_inventory(self, event: dict[str, Any], _process: Process) -> Any:
         with self.mysql.connect() as connection:
-            return inventory.read_inventory(connection, self.s3, SETTINGS.reports_bucket, event["reportId"], self.world.now())
+            return inventory.read_inventory(
+                connection, self.s3, SETTINGS.reports_bucket, event["reportId"], self.world.now()
+            )
 
     def render_report(self, event: dict[str, Any], _process: Process) -> Any:
         return render.render_report(event, s3=self.s3, bucket=SETTINGS.reports_bucket)

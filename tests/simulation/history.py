@@ -18,18 +18,31 @@ from chalicelib.uploads import actions
 from chalicelib.uploads.records import Status
 from tests.simulation.cloud import Cloud, ignore
 from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS
-from tests.simulation.world import START, Fault, Killed, Process, World
+from tests.simulation.world import START, Fault, Process, World
 
 # Everything is at rest at most this long after the last fault.
 REST_SECONDS = 3_600
 SECONDS = 40
-# A client sends a request this often, also if the upload is not yet ready for it.
-TRIES = 12
+# A client repeats a request through an outage, and while the upload is not ready for it.
+TRIES = 100
 EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 CALLS = ("throttle", "lost connection", "lost answer", "crash before the call", "crash after the call")
-SERVICES = ("sqs", "sqs", "dynamodb", "dynamodb", "dynamodb", "sns", "sns", "s3", "mysql", "mysql", "lambda", "stepfunctions")
+SERVICES = (
+    "sqs",
+    "sqs",
+    "dynamodb",
+    "dynamodb",
+    "dynamodb",
+    "sns",
+    "sns",
+    "s3",
+    "mysql",
+    "mysql",
+    "lambda",
+    "stepfunctions",
+)
 FUNCTIONS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "sns delivery")
 
 
@@ -55,7 +68,7 @@ class History:
 
     @classmethod
     def of(cls, seed: int) -> History:
-        dice = random.Random(seed)  # noqa: S311 - not for cryptography
+        dice = random.Random(seed)
         steps: list[Action | Fault] = []
 
         def add(kind: str, name: str, content: str = "", after: float = 0) -> None:
@@ -117,6 +130,10 @@ class History:
             service = dice.choice(["dynamodb", "sns", "s3", "mysql"])
             steps.append(Fault(dice.random() * SECONDS / 2, "outage", service, seconds))
         return cls(seed, sorted(steps, key=lambda step: step.at))
+
+    def of_steps(self, numbers: list[int]) -> History:
+        """Returns the history with only some of its steps."""
+        return History(self.seed, [self.steps[number] for number in numbers])
 
     def play(self, trace: list[str] | None = None) -> Played:
         random.seed(self.seed)

@@ -26,7 +26,9 @@ def _facts(played: Played, kind: str) -> list[dict[str, object]]:
 def accepted_orders_are_stored(played: Played) -> Iterator[str]:
     """Every accepted order is stored with its content, or its conflict with a stored order is reported."""
     items = played.cloud.dynamodb.tables[SETTINGS.orders_table].items
-    conflicts = {each for facts in _facts(played, "order") if facts["outcome"] == "conflict" for each in facts["orderIDs"]}
+    conflicts = {
+        each for facts in _facts(played, "order") if facts["outcome"] == "conflict" for each in facts["orderIDs"]
+    }
     for order in played.orders:
         stored = items.get(order.order_id)
         if stored is None and ENDLESS in order.order_id:
@@ -46,7 +48,9 @@ def orders_are_stored_once(played: Played) -> Iterator[str]:
 
 def stored_orders_are_announced(played: Played) -> Iterator[str]:
     """Every stored order is announced, unless SNS refuses its content."""
-    announced = {each for facts in _facts(played, "order") if facts["outcome"] == "placed" for each in facts["orderIDs"]}
+    announced = {
+        each for facts in _facts(played, "order") if facts["outcome"] == "placed" for each in facts["orderIDs"]
+    }
     for order_id in played.cloud.dynamodb.tables[SETTINGS.orders_table].items.keys() - announced:
         if REFUSED not in order_id:
             yield f"{order_id} is stored and was not announced"

@@ -1,4 +1,4 @@
-"""The inventory in memory, in place of ``chalicelib.uploads.stock``: transactions, row locks and commits that get lost."""
+"""The inventory in memory, in place of ``chalicelib.uploads.stock``: transactions, row locks and lost commits."""
 
 from __future__ import annotations
 
@@ -155,7 +155,11 @@ class Stock:
         for bean, (line, values) in sorted(self._rows.items(), key=lambda row: row[1][0]):
             before = self.beans.get(bean)
             if before != values:
-                change = {"change": "changed" if before else "new", "line": line, **dict(zip(IDENTITY, bean, strict=True))}
+                change = {
+                    "change": "changed" if before else "new",
+                    "line": line,
+                    **dict(zip(IDENTITY, bean, strict=True)),
+                }
                 shown = {"before": dict(zip(VALUES, before, strict=True))} if before else {}
                 yield {**change, **shown, "after": dict(zip(VALUES, values, strict=True))}
 

@@ -89,7 +89,7 @@ class World:
     processes: dict[greenlet, Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)  # noqa: S311 - not for cryptography
+        self.random = random.Random(self.seed)
         self.numbers = count(1)
         self.hub = getcurrent()
         self.open = [each for each in self.faults if each.kind != "outage"]
@@ -127,7 +127,9 @@ class World:
 
     # --- Processes ----------------------------------------------------------------------------------------------------
 
-    def start(self, name: str, seconds: float, work: Callable[[Process], Any], done: Done, durable: bool = False) -> None:
+    def start(
+        self, name: str, seconds: float, work: Callable[[Process], Any], done: Done, durable: bool = False
+    ) -> None:
         process = Process(name, next(self.numbers), self.time + seconds, durable=durable)
 
         def body() -> None:
@@ -186,7 +188,9 @@ class World:
         process.struck = process.struck or fault is not None
         kind = fault.kind if fault else ""
         self.sleep(SLOW_SECONDS if kind == "slow call" else LATENCY * self.random.random())
-        if any(each.target == service and each.at <= self.time - START < each.at + each.seconds for each in self.outages):
+        if any(
+            each.target == service and each.at <= self.time - START < each.at + each.seconds for each in self.outages
+        ):
             self.say(f"{process.name} #{process.number} {service}.{operation}: outage")
             process.struck = True
             raise self.error(service, operation, False)
@@ -218,7 +222,11 @@ class World:
         """Returns the first open fault that fits, which thereby is spent."""
         now = self.time - START
         for fault in self.open:
-            if fault.at <= now and fault.target == target and not (process and process.durable and "crash" in fault.kind):
+            if (
+                fault.at <= now
+                and fault.target == target
+                and not (process and process.durable and "crash" in fault.kind)
+            ):
                 self.open.remove(fault)
                 self.say(f"*** {fault.kind}: {target}")
                 return fault
@@ -229,7 +237,10 @@ class World:
         if service == "mysql":
             return DatabaseUnavailable("MySQL is temporarily unavailable: (2013, 'Lost connection')")
         if throttled:
-            code = {"Error": {"Code": "ThrottlingException", "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+            code = {
+                "Error": {"Code": "ThrottlingException", "Message": ""},
+                "ResponseMetadata": {"HTTPStatusCode": 400},
+            }
             return ClientError(code, operation)  # type: ignore[arg-type]
         return (ReadTimeoutError if done else EndpointConnectionError)(endpoint_url=f"https://{service}")
 
