@@ -244,11 +244,11 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     """Announces newly stored orders in one notification, and sets aside any order that cannot be announced."""
     from chalicelib.orders import announce, replay
 
-    moment, context = now(), cast(Any, event.context)
+    moment, context, given, url = now(), cast(Any, event.context), event.to_dict(), settings.retries_queue_url
     return announce.announce_orders(
-        event.to_dict(),
+        given,
         publish=publisher(),
-        set_aside=announce.set_aside_with(clients.aws("sqs"), settings.retries_queue_url, context, moment),
+        set_aside=announce.set_aside_with(clients.aws("sqs"), url, context, moment, given),
         find_announced=partial(replay.find_announced, clients.aws("dynamodb"), settings.notifications_table, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,

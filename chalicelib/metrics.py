@@ -23,7 +23,6 @@ UNITS = {
     "OrdersStored": "Count",
     "OrdersDoubled": "Count",
     "OrdersRejected": "Count",
-    "OrderAge": "Seconds",
     "Reports": "Count",
     "ReportDuration": "Seconds",
     "RowsGood": "Count",

@@ -6,24 +6,22 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import chain, takewhile
+from itertools import chain
 from typing import Any
 
-from botocore.exceptions import ClientError, ParamValidationError
-
 from chalicelib import correlation, queues
-from chalicelib.errors import Unavailable
+from chalicelib.errors import Unavailable, is_final
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders.replay import FindAnnounced
 from chalicelib.timeline import timestamp
 
-# Maximum time in seconds to retry an order while SNS is unavailable. Meanwhile, later orders wait in the stream.
+# While SNS is unavailable for less than this, no single order is suspected.
 PATIENCE_SECONDS = 120
+# Maximum number of failed calls before the first successful call. It is enough to find two bad orders among 100.
+FAILED_CALLS = 10
 # Time in seconds for one call to SNS and one call to SQS, including retries.
 ANNOUNCEMENT_SECONDS = 30
-# SNS returns one of these error codes if it refuses the content of a message. SNS may still accept other messages.
-REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
 
@@ -46,10 +44,9 @@ def announce_orders(
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record. The
     stream then redelivers this record and all later records, whose orders have not been announced.
 
-    An order that cannot be announced is set aside (moved to the failures queue). After a temporary error, an order is
-    retried until it is two minutes old, and is then set aside. If SNS refuses a message's content, the batch is split
-    repeatedly to isolate the rejected order. Only the rejected order is then set aside. After any other error, all
-    remaining orders are set aside, because a retry would not help.
+    While SNS is unavailable or refuses access, orders wait in the stream. An order that cannot be announced while
+    others can is set aside (moved to the failures queue), and so is an order whose content SNS refuses or the code
+    cannot handle. Splitting the batch repeatedly isolates such an order.
 
     A redrive sends an event with ``"redriven": true`` and ignores the result. If a redriven order cannot be announced
     or set aside, this function raises ``Unavailable``. Lambda then retries the event twice and finally sends it to the
@@ -57,78 +54,57 @@ def announce_orders(
     """
     is_redriven = event.get("redriven") is True
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
-    patience_end = 0 if is_redriven else now.timestamp() - PATIENCE_SECONDS
     # An order that is redriven was set aside, so it is announced without a look at the inbox.
-    find = (lambda *_: set()) if is_redriven else find_announced
-    left = _announce(new, publish, set_aside, find, patience_end, seconds_left)
+    written = {} if is_redriven else {_order_id(record): _written_at(record) for record in new}
+    announced = find_announced(written, lambda: seconds_left() > ANNOUNCEMENT_SECONDS)
+    if announced:
+        log.info("orders announced already", extra={"orderIDs": sorted(announced)})
+    new = [record for record in new if _order_id(record) not in announced]
+    left, reason = _announce(new, publish, set_aside, now.timestamp() - PATIENCE_SECONDS, seconds_left)
     if left and is_redriven:
-        raise Unavailable(f"{counted(len(left), 'order')} could not be announced or sent to the failures queue")
+        raise Unavailable(f"{counted(len(left), 'order')} could not be announced: {reason}")
     return {"batchItemFailures": [{"itemIdentifier": left[0]["dynamodb"]["SequenceNumber"]}] if left else []}
 
 
 def _announce(
-    records: list[Record],
+    new: list[Record],
     publish: Publish,
     set_aside: SetAside,
-    find_announced: FindAnnounced,
     patience_end: float,
     seconds_left: Callable[[], float],
-) -> list[Record]:
-    """Announces the orders in ``records`` that were not announced earlier. Returns the records to redeliver.
+) -> tuple[list[Record], str]:
+    """Announces the orders in ``new``. Returns the records to redeliver and the last error.
 
-    If SNS is unavailable, records that were written before ``patience_end`` are set aside.
+    For temporary errors, only a batch that begins with a record from before ``patience_end`` is split.
     """
-    readable, left = _set_unreadable_aside(records, set_aside)
-    written = {_order_id(record): _written_at(record) for record in readable}
-    announced = find_announced(written, lambda: seconds_left() > ANNOUNCEMENT_SECONDS)
-    if announced:
-        log.info("orders announced already", extra={"orderIDs": sorted(announced)})
-    new = [record for record in readable if _order_id(record) not in announced]
     groups = [new] if new else []
-    is_first = True
-    while groups and (is_first or seconds_left() > ANNOUNCEMENT_SECONDS):
-        is_first, group = False, groups[0]
-        waiting = list(chain(*groups))
+    suspects: list[tuple[Record, Exception]] = []
+    published, failures, reason = False, 0, "there was no time left"
+    while groups and (not (published or failures) or seconds_left() > ANNOUNCEMENT_SECONDS):
+        group = groups[0]
         try:
             publish(_announcement(group))
-        except Unavailable as error:
-            given_up = list(takewhile(lambda record: _written_at(record) < patience_end, waiting))
-            log.warning("orders not announced", extra={**_about_all(waiting), "reason": str(error)})
-            stuck = set_aside(given_up, error) if given_up else []
-            return [*stuck, *waiting[len(given_up) :], *left]
-        except (ClientError, ParamValidationError, UnicodeError) as error:
-            is_content = not isinstance(error, ClientError) or error.response["Error"]["Code"] in REFUSED_CONTENT
-            if is_content and len(group) > 1:
+        except Exception as error:
+            failures, reason = failures + 1, str(error)
+            log.warning("orders not announced", exc_info=is_final(error), extra={**_about_all(group), "reason": reason})
+            is_everywhere = _written_at(group[0]) > patience_end or (failures > FAILED_CALLS and not published)
+            if is_everywhere and not is_final(error):
+                break
+            if len(group) > 1:
                 groups[:1] = [group[: len(group) // 2], group[len(group) // 2 :]]
                 continue
-            given_up = group if is_content else waiting
-            log.error("orders refused", extra={**_about_all(given_up), "reason": str(error)})
-            if stuck := set_aside(given_up, error):
-                return [*stuck, *waiting[len(given_up) :], *left]
-            groups = groups[1:] if is_content else []
+            suspects.append((group[0], error))
         else:
+            published = True
             for record in group:
                 log.info("order announced", extra=_about(record))
-            groups = groups[1:]
-    return [*chain(*groups), *left]
-
-
-def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:
-    """Moves malformed records to the failures queue. Returns the valid records and the records to redeliver.
-
-    If a malformed record cannot be set aside, the stream redelivers all later records, so the later orders must not be
-    announced yet.
-    """
-    readable: list[Record] = []
-    for index, record in enumerate(records):
-        try:
-            _line(record), record["eventID"]
-        except (KeyError, TypeError, AttributeError) as error:
-            if set_aside([record], ValueError(f"a record without {error}")):
-                return readable, records[index:]
-        else:
-            readable.append(record)
-    return readable, []
+        del groups[0]
+        while suspects and (published or is_final(suspects[0][1])):
+            if set_aside([suspects[0][0]], suspects[0][1]):
+                # The stream redelivers all orders behind this one, so they must not be announced yet.
+                return [*(record for record, _ in suspects), *chain(*groups)], reason
+            del suspects[0]
+    return [*(record for record, _ in suspects), *chain(*groups)], reason
 
 
 def _announcement(records: list[Record]) -> Notification:
@@ -147,7 +123,7 @@ def _announcement(records: list[Record]) -> Notification:
 
 
 def _line(record: Record) -> str:
-    return f"- order {one_line(_order_id(record))} of customer {one_line(customer(record))}"
+    return f"- order {one_line(record['dynamodb']['Keys']['orderID']['S'])} of customer {one_line(customer(record))}"
 
 
 def customer(record: Record) -> str:
@@ -157,8 +133,11 @@ def customer(record: Record) -> str:
 
 
 def _order_id(record: Record) -> str:
-    order_id: str = record["dynamodb"]["Keys"]["orderID"]["S"]
-    return order_id
+    """Returns the id of the order, or an empty string if the record has none."""
+    match record:
+        case {"dynamodb": {"Keys": {"orderID": {"S": str(order_id)}}}}:
+            return order_id
+    return ""
 
 
 def _about(record: Record) -> dict[str, Any]:
@@ -192,15 +171,18 @@ def announced_part(record: Record) -> Record:
     }
 
 
-def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
+def set_aside_with(sqs: Any, url: str, context: Any, now: datetime, event: dict[str, Any]) -> SetAside:
     """Returns a function that sends each order to the failures queue in a separate message.
 
     The messages have Lambda's format for failed events. The same code can then read and redrive all failures.
-    ``context`` is the Lambda context.
+    ``context`` is the Lambda context. The messages keep the history of a redriven ``event``.
     """
 
+    kept = {"history": event["history"]} if "history" in event else {}
+
     def set_aside(records: Sequence[Record], error: Exception) -> list[Record]:
-        messages: list[queues.Message] = [(json.dumps(_failure(record, error, context, now)), {}) for record in records]
+        payloads = [{"Records": [announced_part(record)], **kept} for record in records]
+        messages: list[queues.Message] = [(json.dumps(_failure(each, error, context, now)), {}) for each in payloads]
         failures = queues.send(sqs, url, messages)
         for index, record in enumerate(records):
             facts = {"eventID": record.get("eventID"), correlation.NAME: correlation.of_order(record)}
@@ -213,7 +195,7 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
     return set_aside
 
 
-def _failure(record: Record, error: Exception, context: Any, now: datetime) -> dict[str, Any]:
+def _failure(payload: dict[str, Any], error: Exception, context: Any, now: datetime) -> dict[str, Any]:
     """Returns a message in Lambda's format for failed events. The number of attempts is unknown and is left out.
 
     See https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html for the format.
@@ -226,6 +208,6 @@ def _failure(record: Record, error: Exception, context: Any, now: datetime) -> d
             "functionArn": context.invoked_function_arn,
             "condition": "NotAnnounced",
         },
-        "requestPayload": {"Records": [announced_part(record)]},
+        "requestPayload": payload,
         "responsePayload": {"errorType": type(error).__name__, "errorMessage": str(error)},
     }

@@ -77,7 +77,7 @@ def store_orders(
     dead = _send_to_dead_letters(given_up, sqs, dead_letter_url)
     retried = [each.message for each in failed if each.message["messageId"] not in dead]
     # SQS's own metric of a message's age ignores messages that were delivered more than three times.
-    metrics.emit({"OrderAge": max((_age(message, now) for message in retried), default=0)})
+    metrics.emit({"WaitSeconds": max((_age(message, now) for message in retried), default=0)}, what="orders")
     _delay(retried, sqs, queue_url)
     return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in retried]}
 
@@ -271,9 +271,9 @@ def _deliveries(message: Message) -> int:
     return int(message["attributes"]["ApproximateReceiveCount"])
 
 
-def _age(message: Message, now: float) -> float:
+def _age(message: Message, now: float) -> int:
     """Returns the seconds since the message was sent. A redrive sends a new message."""
-    return now - int(message["attributes"]["SentTimestamp"]) / 1000
+    return int(now - int(message["attributes"]["SentTimestamp"]) / 1000)
 
 
 def _history(message: Message) -> dict[str, str]:

@@ -28,14 +28,14 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         "store_orders": {**queue, "ScalingConfig": {"MaximumConcurrency": 10}},
         "retry_failures": {**queue, "ScalingConfig": {"MaximumConcurrency": 2}},
     }
-    # `announce_orders` sets failing records aside after two minutes. If a record cannot be set aside, its batch blocks
-    # the shard for hours.
+    # Orders wait in the stream while SNS is unavailable. The stream deletes its records after 24 hours, and a batch that
+    # was sent to the retries queue must still be read from the stream.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
         "BisectBatchOnFunctionError": True,
-        "MaximumRetryAttempts": 1000,
-        "MaximumRecordAgeInSeconds": 6 * HOURS,
+        "MaximumRetryAttempts": 10_000,
+        "MaximumRecordAgeInSeconds": 23 * HOURS,
         "DestinationConfig": {"OnFailure": {"Destination": outputs["RETRIES_QUEUE_ARN"]}},
     }
     return queues | dict.fromkeys(sources(Trigger.STREAM), stream)

@@ -277,6 +277,36 @@ def dead_batch(stage: Stage) -> Any:
     return failed_batch(stream, shard, number, number)
 
 
+def retried(content: Callable[[Stage], Any], outcome: str = "failure retried") -> Run:
+    """Returns a ``Run`` that retries a failure, whose log must contain ``outcome``."""
+
+    def retry(stage: Stage) -> Answer:
+        event = sqs_event(json.dumps(content(stage)), tries=2)
+        # EventBridge Scheduler adds this attribute.
+        event["Records"][0]["messageAttributes"] = {
+            "EXHAUSTED_RETRY_CONDITION": {"stringValue": "MaximumRetryAttempts"}
+        }
+        answer = stage.call("retry_failures", event)
+        return Answer(answer.ok and outcome in answer.said, answer.said)
+
+    return retry
+
+
+def paused(stage: Stage) -> Answer:
+    event = sqs_event(json.dumps(dead_event("record_alarm")(stage)))
+    answer = stage.call("retry_failures", event)
+    return Answer(answer.ok and "AccessDenied" not in answer.said, answer.said)
+
+
+def unstarted(kind: str) -> Callable[[Stage], Any]:
+    """Returns a function that creates the failure of a schedule that could not start a report."""
+    return lambda stage: {
+        "StateMachineArn": stage.machine(kind),
+        "Name": f"{kind}-{secrets.token_hex(4)}",
+        "Input": "{}",
+    }
+
+
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
@@ -525,6 +555,22 @@ EXERCISES: tuple[Exercise, ...] = (
         "dynamodb:GetShardIterator -orders/stream/<time>",
         "dynamodb:GetRecords -orders/stream/<time>",
     ),
+    *(
+        of("RetryFailuresRole", retried(dead_event(name)), f"lambda:InvokeFunction -{name}")
+        for name in ("announce_orders", "receive_upload", "record_notification", "record_alarm")
+    ),
+    of(
+        "RetryFailuresRole",
+        retried(dead_batch),
+        "dynamodb:GetShardIterator -orders/stream/<time>",
+        "dynamodb:GetRecords -orders/stream/<time>",
+    ),
+    *(
+        of("RetryFailuresRole", retried(unstarted(kind)), f"states:StartExecution -{kind}-report")
+        for kind in ("inventory", "storage")
+    ),
+    of("RetryFailuresRole", paused, "sqs:ChangeMessageVisibility -retries"),
+    of("RetryFailuresRole", retried(lambda _: {}, "failure waits for a person"), "sqs:SendMessage -failures"),
     of("ReadInventoryRole", afresh(READ, "read_inventory"), "secretsmanager:GetSecretValue -database-<random>"),
     of("ReadInventoryRole", READ, "s3:PutObject /inventory.csv"),
     of("ReadInventoryRole", read_breaks_off, "s3:AbortMultipartUpload /inventory.csv"),
@@ -541,7 +587,7 @@ EXERCISES: tuple[Exercise, ...] = (
         "sns:Publish -notifications",
         "dynamodb:Query -notifications/index/byPeriod",
     ),
-    of("AnnounceOrdersRole", call("announce_orders", lambda _: stream_event()), "sqs:SendMessage -failures"),
+    of("AnnounceOrdersRole", call("announce_orders", lambda _: stream_event()), "sqs:SendMessage -retries"),
     of("ReceiveUploadRole", received("other/{}.txt"), "sns:Publish -notifications"),
     of("ReceiveUploadRole", IMPORT, "s3:GetObject -uploads-<account>/*", "dynamodb:UpdateItem -uploads"),
     of("ReceiveUploadRole", preview, "s3:PutObject -reports-<account>/uploads/*"),

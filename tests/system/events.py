@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote_plus
@@ -19,7 +20,9 @@ def s3_event(bucket: str, key: str, etag: str, sequencer: str = "0A", size: int 
 
 def sqs_event(*bodies: str, tries: int = 1) -> Event:
     """Returns an SQS event with these messages. Unlike AWS, MiniStack sends at most ten messages per event."""
-    message = {"attributes": {"ApproximateReceiveCount": str(tries), "SentTimestamp": "1795248000000"}}
+    message: Event = {
+        "attributes": {"ApproximateReceiveCount": str(tries), "SentTimestamp": f"{time.time() * 1000:.0f}"}
+    }
     message |= {"receiptHandle": "none", "messageAttributes": {}, "eventSource": "aws:sqs"}
     return {"Records": [{**message, "messageId": secrets.token_hex(8), "body": body} for body in bodies]}
 

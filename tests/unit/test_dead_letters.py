@@ -52,7 +52,7 @@ UNSTARTED, REFUSED = "the report could not be started", "The role may not start 
 NO_FUNCTION = "the function store_orders failed on the whole batch: see its log"
 # Each row contains a description, a message, its kind, and the displayed fields that differ from the defaults.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
-    "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
+    "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": None}),
     "order o-1 of customer Zoë (that had its tries)": (
         message(ORDER, reason="the table did not take it", tries="6", sent="1795230000000"),
         "order",
@@ -61,7 +61,7 @@ DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "a message that is not an order": (
         message("{poison"),
         "order",
-        {"since": SENT, "why": "body: is not JSON", "tries": 5},
+        {"since": SENT, "why": "body: is not JSON", "tries": None},
     ),
 }
 UNREADABLE = "an unreadable event for record_notification"

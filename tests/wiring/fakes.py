@@ -216,7 +216,11 @@ class Lambda:
             for name, asked in stage["lambda_functions"].items()
         }
         # Each event source mapping is in the state in which Chalice leaves it.
-        sources = {"store_orders": OUTPUTS["ORDERS_QUEUE_ARN"], "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"]}
+        sources = {
+            "store_orders": OUTPUTS["ORDERS_QUEUE_ARN"],
+            "retry_failures": OUTPUTS["RETRIES_QUEUE_ARN"],
+            "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"],
+        }
         self.mappings: dict[str, list[dict[str, Any]]] = {
             target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Creating"}]
             for name, arn in sources.items()

@@ -98,8 +98,9 @@ def test_no_order_or_upload_is_left_out_and_app_py_and_the_deploy_set_one_maximu
     assert (uploads.events, uploads.prefix, uploads.suffix) == (["s3:ObjectCreated:*"], None, None)
     # Chalice sets the maximum concurrency when it creates the mapping. The deploy restores the maximum concurrency if
     # somebody changed it.
-    asked = wiring.mappings(as_variables(template.outputs))["store_orders"]["ScalingConfig"]
-    assert asked == {"MaximumConcurrency": sources["store_orders"].maximum_concurrency}
+    for name in ("store_orders", "retry_failures"):
+        asked = wiring.mappings(as_variables(template.outputs))[name]["ScalingConfig"]
+        assert asked == {"MaximumConcurrency": sources[name].maximum_concurrency}
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.orders import store
+from chalicelib import retries
 from chalicelib.reports import MODES
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
@@ -22,45 +22,54 @@ PLAIN_HTTP = {"Bool": {"aws:SecureTransport": "false"}}
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("function", "queue"), [("store_orders", "OrdersQueue"), ("retry_failures", "RetriesQueue")])
 def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batching_window(
-    template: Template, config: dict[str, Any], app: Any
+    function: str, queue: str, template: Template, config: dict[str, Any], app: Any
 ) -> None:
-    [source] = [each for each in app.event_sources if each.name == "store_orders"]
-    timeout = config["lambda_functions"]["store_orders"]["lambda_timeout"]
+    [source] = [each for each in app.event_sources if each.name == function]
+    timeout = config["lambda_functions"][function]["lambda_timeout"]
     window = source.maximum_batching_window_in_seconds
-    assert template.properties("OrdersQueue")["VisibilityTimeout"] >= 6 * timeout + window
+    assert template.properties(queue)["VisibilityTimeout"] >= 6 * timeout + window
 
 
-def test_after_five_tries_a_message_moves_to_the_dead_letter_queue(template: Template) -> None:
+def test_sqs_moves_no_order_before_store_orders_has_tried_it_for_24_hours(
+    template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
     redrive = template.properties("OrdersQueue")["RedrivePolicy"]
-    assert redrive["maxReceiveCount"] == store.TRIES == 5
     assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
+    monkeypatch.setattr("random.uniform", min)
+    received, seconds = 0, 0
+    while seconds < retries.GIVE_UP_SECONDS:
+        received += 1
+        seconds += retries.pause(received)
+    assert received < redrive["maxReceiveCount"] == 1000
 
 
 def test_only_sns_may_send_to_a_queue_and_only_undelivered_messages_of_the_two_topics(template: Template) -> None:
-    [(queue, statement)] = [
-        (queue, statement)
+    allowed = {
+        queue: statement
         for policy in template.of_type("AWS::SQS::QueuePolicy").values()
         for queue in policy["Queues"]
         for statement in policy["PolicyDocument"]["Statement"]
         if statement["Effect"] == "Allow"
-    ]
-    assert queue == template.outputs["FailuresQueueUrl"]
-    assert statement == {
-        "Effect": "Allow",
-        "Principal": {"Service": "sns.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": template.outputs["FailuresQueueArn"],
-        "Condition": {
-            "ArnEquals": {"aws:SourceArn": [template.outputs["TopicArn"], template.outputs["AlarmsTopicArn"]]}
-        },
+    }
+    topics = [template.outputs["TopicArn"], template.outputs["AlarmsTopicArn"]]
+    assert allowed == {
+        template.outputs[f"{queue}QueueUrl"]: {
+            "Effect": "Allow",
+            "Principal": {"Service": "sns.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": template.outputs[f"{queue}QueueArn"],
+            "Condition": {"ArnEquals": {"aws:SourceArn": topics}},
+        }
+        for queue in ("Retries", "Failures")
     }
 
 
 def test_queues_are_encrypted_and_a_dead_letter_which_keeps_its_age_has_ten_days_left(template: Template) -> None:
     queues = template.of_type("AWS::SQS::Queue")
     kept = {name: queue["MessageRetentionPeriod"] / 86400 for name, queue in queues.items()}
-    assert kept == {"OrdersQueue": 4, "OrdersDeadLetterQueue": 14, "FailuresQueue": 14}
+    assert kept == {"OrdersQueue": 4, "OrdersDeadLetterQueue": 14, "RetriesQueue": 14, "FailuresQueue": 14}
     assert all(queue["SqsManagedSseEnabled"] is True for queue in queues.values())
 
 
@@ -219,10 +228,10 @@ def test_a_scheduled_storage_report_measures_as_its_parameter_says(mode: str) ->
     assert json.loads(json.loads(schedule["Target"]["Input"])["Input"]) == {"mode": mode}
 
 
-def test_a_report_that_a_schedule_cannot_start_for_an_hour_becomes_a_dead_letter(whole: Template) -> None:
+def test_a_report_that_a_schedule_cannot_start_for_an_hour_goes_to_the_retries_queue(whole: Template) -> None:
     for schedule in whole.of_type("AWS::Scheduler::Schedule").values():
         assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
-        assert schedule["Target"]["DeadLetterConfig"] == {"Arn": whole.outputs["FailuresQueueArn"]}
+        assert schedule["Target"]["DeadLetterConfig"] == {"Arn": whole.outputs["RetriesQueueArn"]}
         assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
         assert 0 < schedule["Target"]["RetryPolicy"]["MaximumRetryAttempts"] <= 185
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import metrics
+from chalicelib import metrics, retries, settings
 from chalicelib.dead_letters.letters import KINDS
 from chalicelib.reports import KINDS as REPORT_KINDS
 from chalicelib.storage import crew
@@ -46,6 +46,7 @@ SENT: dict[tuple[str, str], tuple[tuple[str, ...], set[str]]] = {
     # The project sends the following metrics itself.
     **{(metrics.NAMESPACE, name): (STAGE, {"Sum"}) for name in metrics.UNITS},
     (metrics.NAMESPACE, "BytesMeasured"): (STAGE, {"Maximum"}),
+    (metrics.NAMESPACE, "WaitSeconds"): (("stage", "what"), {"Maximum"}),
     (metrics.NAMESPACE, "Reports"): (REPORT, {"Sum"}),
     (metrics.NAMESPACE, "ReportDuration"): (REPORT, {"p99"}),
 }
@@ -79,6 +80,7 @@ def real(template: Template, config: dict[str, Any], timeouts: dict[str, int], a
         "stage": {"<stage>"},
         "kind": set(REPORT_KINDS),
         "outcome": {"succeeded", "failed"},
+        "what": {"orders", "failures"},
     }
 
 
@@ -117,7 +119,7 @@ def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
     kept = wiring.mappings(as_variables(template.outputs))["announce_orders"]["MaximumRecordAgeInSeconds"]
     for name, alarm in alarms.items():
         assert (alarm["EvaluationPeriods"], alarm["ComparisonOperator"]) == (1, "GreaterThanThreshold"), name
-        assert alarm["Period"] in (60, 300), name
+        assert alarm["Period"] in (60, 300) or alarm["MetricName"] == "WaitSeconds", name
         assert "Unit" not in alarm, name
         assert alarm["TreatMissingData"] == "notBreaching", name
         assert alarm["AlarmActions"] == [template.outputs["AlarmsTopicArn"]], name
@@ -128,6 +130,10 @@ def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
                 most = queues[dimensions(alarm)["QueueName"]]["MessageRetentionPeriod"]
             case "IteratorAge":
                 most = kept * 1000
+            case "WaitSeconds":
+                # Retries of a message end after a day, and two measurements are at most a period apart.
+                most = retries.GIVE_UP_SECONDS
+                assert alarm["Period"] > 2 * settings.longest_retry_seconds()
             case _:
                 most = 5
         assert 0 <= alarm["Threshold"] < most, name
@@ -175,7 +181,7 @@ def test_a_basic_stage_has_only_the_free_alarms_of_queues_reports_and_the_api(
     assert basic.items() <= alarms.items()
     assert {each["MetricName"] for each in basic.values()} == {
         *("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge"),
-        *("ExecutionsFailed", "5XXError", "NumberOfNotificationsFailedToRedriveToDlq"),
+        *("ExecutionsFailed", "5XXError", "NumberOfNotificationsFailedToRedriveToDlq", "WaitSeconds"),
     }
 
 

@@ -38,9 +38,11 @@ def check(account: Account, target: Target, config: dict[str, Any]) -> Callable[
 
 
 def test_completing_sets_what_chalice_cannot(account: Account) -> None:
-    lambda_, failures = account.lambda_, {"OnFailure": {"Destination": OUTPUTS["FAILURES_QUEUE_ARN"]}}
-    [queue] = lambda_.mappings["cafe-test-store_orders"]
-    assert queue["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    lambda_, failures = account.lambda_, {"OnFailure": {"Destination": OUTPUTS["RETRIES_QUEUE_ARN"]}}
+    for name, concurrency in (("store_orders", 10), ("retry_failures", 2)):
+        [queue] = lambda_.mappings[f"cafe-test-{name}"]
+        assert queue["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert queue["ScalingConfig"] == {"MaximumConcurrency": concurrency}
     [stream] = lambda_.mappings["cafe-test-announce_orders"]
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True
@@ -60,7 +62,7 @@ def test_completing_gives_only_the_functions_subscriptions_a_dead_letter_queue(
 ) -> None:
     topics = {OUTPUTS["TOPIC_ARN"]: "record_notification", OUTPUTS["ALARMS_TOPIC_ARN"]: "record_alarm"}
     assert {name: json.loads(policy) for name, policy in account.redrive_policies.items()} == {
-        f"{topic}:arn:cafe-test-{function}": {"deadLetterTargetArn": OUTPUTS["FAILURES_QUEUE_ARN"]}
+        f"{topic}:arn:cafe-test-{function}": {"deadLetterTargetArn": OUTPUTS["RETRIES_QUEUE_ARN"]}
         for topic, function in topics.items()
     }
 
@@ -153,6 +155,10 @@ def test_completing_a_second_time_changes_nothing_unless_somebody_changed_a_sett
     complete(target, account, said.append)
     assert (account.lambda_.changes, said) == (before, lines)
     account.lambda_.mappings["cafe-test-store_orders"][0]["FunctionResponseTypes"] = []
+    # An older release sends failed events to another queue.
+    older = {"OnFailure": {"Destination": OUTPUTS["FAILURES_QUEUE_ARN"]}}
+    account.lambda_.invocations["cafe-test-receive_upload"]["DestinationConfig"] = older
+    account.redrive_policies = dict.fromkeys(account.redrive_policies, json.dumps({"deadLetterTargetArn": "arn:older"}))
     complete(target, account)
     assert check() == []
 
