@@ -85,7 +85,7 @@ class Handlers:
         self.mysql = Mysql(world.gate, world.sleep)
         self.clients = {
             **{"sqs": self.sqs, "dynamodb": self.dynamodb, "sns": self.sns, "s3": self.s3, "lambda": self.functions},
-            **{"stepfunctions": self.sfn, "dynamodbstreams": fakes.Streams(self.dynamodb, world.gate)},
+            "stepfunctions": self.sfn,
         }
         self.publish = notifications.publisher(self.sns, SETTINGS.topic_arn)
         self.records = Records(self.dynamodb, SETTINGS.uploads_table)
@@ -146,7 +146,7 @@ class Handlers:
         result = announce.announce_orders(
             event,
             publish=publish,
-            set_aside=announce.set_aside_with(self.sqs, SETTINGS.retries_queue_url, context, now),
+            set_aside=announce.set_aside_with(self.sqs, SETTINGS.retries_queue_url, context, now, event),
             find_announced=partial(replay.find_announced, self.dynamodb, table, now),
             now=now,
             seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,

@@ -162,6 +162,11 @@ def only_what_cannot_succeed_waits_for_a_person(played: Played) -> Iterator[str]
     yield from (f"no dead letter says {text!r}" for text, number in expected.items() if letters[text] < number)
 
 
+def the_code_has_no_errors(played: Played) -> Iterator[str]:
+    """No function fails for another reason than a refused call, a crash or a time-out."""
+    yield from played.world.bugs
+
+
 def everything_rests(played: Played) -> Iterator[str]:
     """Some time after the last fault, nothing is under way or waiting."""
     if not played.rests:
@@ -182,6 +187,7 @@ INVARIANTS = (
     undos_and_applied_previews_happen_once,
     uploads_are_announced,
     only_what_cannot_succeed_waits_for_a_person,
+    the_code_has_no_errors,
     everything_rests,
 )
 

@@ -14,15 +14,16 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, ReadTimeoutError
 from greenlet import getcurrent, greenlet
 
-from chalicelib.errors import DatabaseUnavailable
+from chalicelib.errors import CafeError, DatabaseUnavailable
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
 # A call takes this many seconds at most, unless a fault slows it down.
 LATENCY = 0.1
 SLOW_SECONDS = 70
+STEPS = 200_000
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -85,6 +86,7 @@ class World:
     time: float = START
     deliveries: int = 0
     after_call: Callable[[str, str], None] = lambda *_: None
+    bugs: list[str] = field(default_factory=list)
     waiting: list[tuple[float, int, Callable[[], Any]]] = field(default_factory=list)
     processes: dict[greenlet, Process] = field(default_factory=dict)
 
@@ -110,14 +112,16 @@ class World:
         self.later(self.random.random() * most, action)
 
     def run(self, seconds: float) -> bool:
-        """Runs until nothing is left to do. Returns False if that takes longer than ``seconds``."""
-        while self.waiting:
+        """Runs until nothing is left to do. Returns False if that takes longer than ``seconds`` or too many steps."""
+        for _ in range(STEPS):
+            if not self.waiting:
+                return True
             moment, _, action = heapq.heappop(self.waiting)
             if moment > START + seconds:
                 return False
             self.time = max(self.time, moment)
             action()
-        return True
+        return False
 
     def end(self) -> None:
         """Ends the processes that still run."""
@@ -139,6 +143,8 @@ class World:
             except (Exception, Killed) as error:  # noqa: BLE001 - Lambda reports every failure
                 failure = error
             del self.processes[process.run]
+            if isinstance(failure, Exception) and not isinstance(failure, (CafeError, ClientError, BotoCoreError)):
+                self.bugs.append(f"{name} failed with {failure!r}")
             self.say(f"{name} #{process.number} {f'failed: {failure!r}' if failure else f'returned {result}'}")
             done(result, failure)
 
