@@ -1,4 +1,4 @@
-"""Announces new orders from the orders table's stream. Sends failed announcements to the failures queue."""
+"""Announces new orders from the orders table's stream. Sends an order that fails alone to the retries queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chalicelib.timeline import timestamp
 
 # While SNS is unavailable for less than this, no single order is suspected.
 PATIENCE_SECONDS = 120
-# Maximum number of failed calls before the first successful call. It is enough to find two bad orders among 100.
+# Maximum number of failed calls in a row during an outage. It is enough to find two bad orders among 100.
 FAILED_CALLS = 10
 # Time in seconds for one call to SNS and one call to SQS, including retries.
 ANNOUNCEMENT_SECONDS = 30
@@ -26,7 +26,7 @@ ANNOUNCEMENT_SECONDS = 30
 log = logger("orders")
 
 Record = dict[str, Any]
-# A function of this type moves records to the failures queue, and returns the records that it could not move.
+# A function of this type moves records to the retries queue, and returns the records that it could not move.
 SetAside = Callable[[Sequence[Record], Exception], list[Record]]
 
 
@@ -45,12 +45,12 @@ def announce_orders(
     stream then redelivers this record and all later records, whose orders have not been announced.
 
     While SNS is unavailable or refuses access, orders wait in the stream. An order that cannot be announced while
-    others can is set aside (moved to the failures queue), and so is an order whose content SNS refuses or the code
+    others can is set aside (moved to the retries queue), and so is an order whose content SNS refuses or the code
     cannot handle. Splitting the batch repeatedly isolates such an order.
 
     A redrive sends an event with ``"redriven": true`` and ignores the result. If a redriven order cannot be announced
     or set aside, this function raises ``Unavailable``. Lambda then retries the event twice and finally sends it to the
-    failures queue.
+    retries queue.
     """
     is_redriven = event.get("redriven") is True
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
@@ -79,15 +79,15 @@ def _announce(
     """
     groups = [new] if new else []
     suspects: list[tuple[Record, Exception]] = []
-    published, failures, reason = False, 0, "there was no time left"
-    while groups and (not (published or failures) or seconds_left() > ANNOUNCEMENT_SECONDS):
-        group = groups[0]
+    is_first, failures, reason = True, 0, "there was no time left"
+    while groups and (is_first or seconds_left() > ANNOUNCEMENT_SECONDS):
+        is_first, group = False, groups[0]
         try:
             publish(_announcement(group))
         except Exception as error:
             failures, reason = failures + 1, str(error)
             log.warning("orders not announced", exc_info=is_final(error), extra={**_about_all(group), "reason": reason})
-            is_everywhere = _written_at(group[0]) > patience_end or (failures > FAILED_CALLS and not published)
+            is_everywhere = _written_at(group[0]) > patience_end or failures > FAILED_CALLS
             if is_everywhere and not is_final(error):
                 break
             if len(group) > 1:
@@ -95,11 +95,12 @@ def _announce(
                 continue
             suspects.append((group[0], error))
         else:
-            published = True
+            failures = 0
             for record in group:
                 log.info("order announced", extra=_about(record))
         del groups[0]
-        while suspects and (published or is_final(suspects[0][1])):
+        # Now that another order was announced, the cause is not an outage.
+        while suspects and (not failures or is_final(suspects[0][1])):
             if set_aside([suspects[0][0]], suspects[0][1]):
                 # The stream redelivers all orders behind this one, so they must not be announced yet.
                 return [*(record for record, _ in suspects), *chain(*groups)], reason
@@ -172,7 +173,7 @@ def announced_part(record: Record) -> Record:
 
 
 def set_aside_with(sqs: Any, url: str, context: Any, now: datetime, event: dict[str, Any]) -> SetAside:
-    """Returns a function that sends each order to the failures queue in a separate message.
+    """Returns a function that sends each order to the retries queue in a separate message.
 
     The messages have Lambda's format for failed events. The same code can then read and redrive all failures.
     ``context`` is the Lambda context. The messages keep the history of a redriven ``event``.

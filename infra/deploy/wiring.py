@@ -28,8 +28,8 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         "store_orders": {**queue, "ScalingConfig": {"MaximumConcurrency": 10}},
         "retry_failures": {**queue, "ScalingConfig": {"MaximumConcurrency": 2}},
     }
-    # Orders wait in the stream while SNS is unavailable. The stream deletes its records after 24 hours, and a batch that
-    # was sent to the retries queue must still be read from the stream.
+    # Orders wait in the stream while SNS is unavailable. A batch that expires after 23 hours can still be read from the
+    # stream, which deletes its records after 24 hours.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,

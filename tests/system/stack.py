@@ -299,6 +299,18 @@ class Faulty(System):
         change = partial(lambda_.update_function_configuration, FunctionName=name)
         return changed(lambda value: change(Timeout=value), usual, seconds)
 
+    def concurrency(self, function: str, limit: int) -> AbstractContextManager[None]:
+        """Limits the simultaneous invocations of ``function`` while the ``with`` block runs."""
+        lambda_, name = self.aws("lambda"), f"cafe-dev-{function}"
+
+        def change(limit: int | None) -> None:
+            if limit is None:
+                lambda_.delete_function_concurrency(FunctionName=name)
+            else:
+                lambda_.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=limit)
+
+        return changed(change, None, limit)
+
     def visibility(self, seconds: int) -> AbstractContextManager[None]:
         """Changes the visibility timeout of the orders queue while the ``with`` block runs."""
         sqs, url, name = self.aws("sqs"), self.env["ORDERS_QUEUE_URL"], "VisibilityTimeout"
