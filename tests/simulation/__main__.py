@@ -55,7 +55,8 @@ def play(seeds: Iterator[int], seconds: float) -> Iterator[tuple[History, Played
 
 
 def simulate(seconds: float) -> int:
-    began, histories, deliveries = time.monotonic(), 0, 0
+    # Processor time is the time of one core, also on a busy machine.
+    began, histories, deliveries = time.process_time(), 0, 0
     failed: dict[int, list[str]] = {}
     try:
         for history, played, found in play(count(secrets.randbelow(10**9)), seconds):
@@ -67,7 +68,7 @@ def simulate(seconds: float) -> int:
                 break
     except KeyboardInterrupt:
         print()
-    took = time.monotonic() - began
+    took = time.process_time() - began
     print(
         f"{histories:,} histories ({60 * histories / took:,.0f} a minute, {deliveries / took:,.0f} deliveries a second)"
     )

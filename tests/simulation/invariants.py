@@ -165,7 +165,12 @@ def only_what_cannot_succeed_waits_for_a_person(played: Played) -> Iterator[str]
                     yield f"waits for a person: {letter.what}, because {letter.why}"
     stored = " ".join(played.cloud.dynamodb.tables[SETTINGS.orders_table].items)
     endless = sum(ENDLESS in order.order_id for order in played.orders) + sum(ENDLESS in key for key in played.files)
-    expected = {REFUSED: REFUSED in stored, UNHEARD: UNHEARD in stored, "not an order": played.messages > 0, ENDLESS: endless}
+    expected = {
+        REFUSED: REFUSED in stored,
+        UNHEARD: UNHEARD in stored,
+        "not an order": played.messages > 0,
+        ENDLESS: endless,
+    }
     yield from (f"no dead letter says {text!r}" for text, number in expected.items() if letters[text] < number)
 
 

@@ -105,7 +105,7 @@ def _never_passes(original: Original, *arguments: Any, **given: Any) -> Any:
     return replace(original(*arguments, **given), may_pass=False)
 
 
-# What is replaced: an object's attribute, and its replacement, which gets the original as its first argument if the last
+# An object, its attribute, and the replacement. The replacement gets the original as its first argument if the last value
 # value is true.
 MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     "orders: the condition on the write": [(store, "_insert", _overwrite, False)],
