@@ -57,6 +57,8 @@ METRICS_SECONDS = 0.5
 DAYS = 30
 # With a maximum concurrency, Lambda keeps five pollers: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 POLLERS = 5
+# Lambda polls the queues `orders` and `retries`.
+QUEUES = 2
 # Each receive call of a poller is assumed to wait for the longest time that SQS allows.
 POLL_SECONDS = 20
 # This is how many processor seconds Lambda's runtime is assumed to take before it imports app.py.
@@ -197,7 +199,7 @@ def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
 
 
 def idle_polls() -> int:
-    """Returns how many times a month Lambda asks the empty orders queue for messages."""
+    """Returns how many times a month Lambda asks an empty queue for messages."""
     return POLLERS * DAYS * 86_400 // POLL_SECONDS
 
 
@@ -268,13 +270,14 @@ def tables() -> str:
         )
     parts.append("### Other costs")
     polling, starting = bills()
-    polling.add("SQS", "sqs.per_1000000", idle_polls())
+    polling.add("SQS", "sqs.per_1000000", QUEUES * idle_polls())
     [imported] = [each for each in results.read()["cold_start"].results if each.work == "import of app.py"]
     cold_starts(starting, million, float(imported.ours.removesuffix(" s")))
     rest, http = (priced["prices"][f"api_gateway.{kind}.per_1000000"] for kind in ("rest", "http"))
     parts += [
-        f"- Lambda's {POLLERS} pollers ask the idle orders queue every {POLL_SECONDS} s (assumed). The "
-        f"{idle_polls():,} requests a month cost ${polling.total:.2f}, or nothing within SQS's free tier.",
+        f"- Lambda's {POLLERS} pollers ask each of the idle queues `orders` and `retries` every {POLL_SECONDS} s "
+        f"(assumed). The {QUEUES * idle_polls():,} requests a month cost ${polling.total:.2f}, or nothing within SQS's "
+        "free tier. While idle, `retry_failures` never runs.",
         f"- One million cold starts cost ${starting.total:.2f} for the INIT phase: {imported.ours} for `app.py`, and "
         f"{RUNTIME_SECONDS} s (assumed) for the runtime.",
         f"- One million requests to an HTTP API would cost ${http:.2f} instead of ${rest:.2f}, but Chalice cannot "

@@ -160,12 +160,8 @@ TRANSIENT = {
 
 # With one of these codes, AWS refuses the content of a call, so the same call never succeeds.
 REFUSED_CONTENT = {
-    "InvalidParameter",
-    "InvalidParameterValue",
-    "ItemCollectionSizeLimitExceeded",
-    "ParameterValueInvalid",
-    "ValidationError",
-    "ValidationException",
+    *("InvalidParameter", "InvalidParameterValue", "ItemCollectionSizeLimitExceeded"),
+    *("ParameterValueInvalid", "ValidationError", "ValidationException"),
 }
 
 

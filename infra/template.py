@@ -140,17 +140,16 @@ def _expanded(logical_id: str, resource: dict[str, Any], document: dict[str, Any
 
 
 def _queue_policy(queue: str, topics: list[str]) -> dict[str, Any]:
-    arn = {"Fn::GetAtt": [queue, "Arn"]}
-    plain_http = {"Bool": {"aws:SecureTransport": "false"}}
+    arn, plain_http = {"Fn::GetAtt": [queue, "Arn"]}, {"Bool": {"aws:SecureTransport": "false"}}
     refusal = {"Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": arn}
+    statements: list[Any] = [{**refusal, "Condition": plain_http}]
     # The local endpoint does not support TLS.
-    statements: list[Any] = [{"Fn::If": ["IsLocal", {"Ref": "AWS::NoValue"}, {**refusal, "Condition": plain_http}]}]
+    only = {"Condition": "IsNotLocal"}
     if topics:
-        sent = {"ArnEquals": {"aws:SourceArn": [{"Ref": topic} for topic in topics]}}
-        sns = {"Service": "sns.amazonaws.com"}
-        statements.insert(0, {**_allow("sqs:SendMessage", arn, Principal=sns), "Condition": sent})
+        sns, sent = {"Service": "sns.amazonaws.com"}, {"aws:SourceArn": [{"Ref": topic} for topic in topics]}
+        admission = {**_allow("sqs:SendMessage", arn, Principal=sns), "Condition": {"ArnEquals": sent}}
+        statements, only = [admission, {"Fn::If": ["IsLocal", {"Ref": "AWS::NoValue"}, *statements]}], {}
     properties = {"Queues": [{"Ref": queue}], "PolicyDocument": _policy(statements)}
-    only = {} if topics else {"Condition": "IsNotLocal"}
     return {"Type": "AWS::SQS::QueuePolicy", **only, "Properties": properties}
 
 

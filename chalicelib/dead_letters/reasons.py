@@ -48,7 +48,7 @@ def _of_error(function: str, error: Mapping[str, Any]) -> Reason:
         return Reason(f"the process of the function {function} was ended: see its log", True)
     if refused := AWS_REFUSED.match(text):
         code, operation, explanation = refused.groups()
-        return Reason(f"AWS refused {operation}: {explanation or code}", False)
+        return Reason(f"AWS refused {operation} ({code})" + (f": {explanation}" if explanation else ""), False)
     own = getattr(errors, name, None)
     if text and isinstance(own, type) and issubclass(own, errors.CafeError):
         return Reason(text.removesuffix(": try again in a moment"), name in MAY_PASS)

@@ -1,14 +1,15 @@
 """Tests the inbox (flow 5) under faults. Every published notification and alarm must be in the inbox exactly once."""
 
+import json
+
 from tests.faults import counting
 from tests.faults.cases import Case, cases, killing, short, wire
 from tests.faults.conftest import Record
 from tests.faults.counting import count_notifications
-from tests.system.events import sns_event
+from tests.system.events import sns_event, undelivered
 from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
-from tests.system.letters import messages, own_letters
 from tests.system.stack import Faulty
-from tests.system.system import new_id
+from tests.system.system import new_id, wait_for
 from tests.system.waiting import at_once
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
@@ -36,17 +37,25 @@ def test_notifications_published_during_this_fault(system: Faulty, case: Case, r
     record(count_notifications(system, keys))
 
 
+@short
 def test_dynamodb_is_unavailable_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
-    with own_letters(system) as letters:
-        keys = [letters.new_id("n"), letters.new_id("n")]
-        # The fault applies only to this test's keys, because an earlier test's notifications may still arrive.
-        with system.wire.fault(**KEEP, fault=throttled, when=lambda call: any(key in call for key in keys)):
-            counting.publish(system, keys)
-            count = count_notifications(system, keys)
-        assert count.waiting == 2
-        waiting = messages(system, "FAILURES_QUEUE_URL")
-        letters.redrive(*(each["MessageId"] for each in waiting if any(key in each["Body"] for key in keys)))
-        record(count_notifications(system, keys))
+    keys = [new_id("n"), new_id("n")]
+    # The fault applies only to this test's keys, because an earlier test's notifications may still arrive.
+    with system.wire.fault(**KEEP, fault=throttled, when=lambda call: any(key in call for key in keys)):
+        counting.publish(system, keys)
+        wait_for(lambda: counting.in_queue(system, "RETRIES_QUEUE_URL"), "a notification in the retries queue")
+    record(count_notifications(system, keys))
+
+
+@short
+def test_sns_cannot_deliver_a_notification_to_the_inbox(system: Faulty, record: Record) -> None:
+    key = new_id("n")
+    letter = undelivered(system.env["TOPIC_ARN"], "For the inbox", key, key=key)
+    system.aws("sqs").send_message(QueueUrl=system.env["RETRIES_QUEUE_URL"], MessageBody=json.dumps(letter))
+    count = count_notifications(system, [key])
+    # The other subscribers had the notification when it was published.
+    assert not system.subscriber.about(key)
+    record(count)
 
 
 @short

@@ -12,7 +12,18 @@ from tests.faults.cases import SOME, Case, afresh, cases, killing, short, togeth
 from tests.faults.conftest import Record
 from tests.faults.counting import File, count_uploads, inbox, new_file
 from tests.system.events import Event, s3_event
-from tests.system.faults import before_call, cut_after, cut_before, failed, failed_after, slow, throttled, truncated
+from tests.system.faults import (
+    before_call,
+    cut_after,
+    cut_before,
+    denied,
+    failed,
+    failed_after,
+    slow,
+    throttled,
+    truncated,
+    unavailable,
+)
 from tests.system.letters import own_letters
 from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
@@ -167,13 +178,46 @@ def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Fa
     record(count_uploads(system, [File(key, new_id("nobody"), rows=0)]))
 
 
-def test_mysql_is_unavailable_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
-    # After three attempts, Lambda sends the event to the failures queue, with all the data that a redrive needs.
+@cases(
+    {
+        "MySQL is unavailable for longer than all tries": lambda system: system.gate.shut(times=math.inf),
+        "S3 is unavailable for longer than all tries": wire(**READ, fault=unavailable),
+        "SNS is unavailable for longer than all tries": wire(**ANNOUNCE, fault=unavailable),
+        "the function is killed at six tries": killing("s3:GetObject", "receive_upload", first=6),
+    },
+    in_short=["MySQL is unavailable for longer than all tries"],
+)
+def test_an_upload_during_this_outage(system: Faulty, case: Case, record: Record) -> None:
+    file = new_file()
+    with case(system):
+        upload(system, file)
+        wait_for(lambda: counting.in_queue(system, "RETRIES_QUEUE_URL"), "the event in the retries queue")
+    record(count_uploads(system, [file]))
+
+
+def test_retry_failures_is_killed_before_it_deletes_what_it_has_sent(system: Faulty, record: Record) -> None:
+    file, queue = new_file(), {"QueueUrl": system.env["RETRIES_QUEUE_URL"]}
+    sqs = system.aws("sqs")
+    # The killed function's message would come back after six minutes.
+    sqs.set_queue_attributes(**queue, Attributes={"VisibilityTimeout": "2"})
+    try:
+        with killing("lambda:Invoke", "retry_failures", done=True, first=1)(system), system.gate.shut(times=math.inf):
+            upload(system, file)
+            wait_for(lambda: counting.in_queue(system, "RETRIES_QUEUE_URL"), "the event in the retries queue")
+        count = count_uploads(system, [file])
+        wait_for(lambda: not counting.in_queue(system, "RETRIES_QUEUE_URL"), "the second try")
+    finally:
+        sqs.set_queue_attributes(**queue, Attributes={"VisibilityTimeout": "360"})
+    record(count)
+
+
+@short
+def test_what_s3_refuses_waits_for_a_person(system: Faulty, record: Record) -> None:
     with own_letters(system) as letters:
         file = new_file(key=f"inventory/{letters.new_id('u')}.csv")
-        with system.gate.shut(times=math.inf):
+        with system.wire.fault(**READ, fault=denied):
             upload(system, file)
-            wait_for(lambda: counting.dead(system, [file.key]), "the event in the failures queue")
-        assert not inbox(system, file.key)
+            letter = letters.one(file.key)
+        assert letter["why"].startswith("AWS refused GetObject (AccessDenied)")
         counting.redrive(system, file.key)
         record(count_uploads(system, [file]))

@@ -132,7 +132,7 @@ CODE = "the function receive_upload has an error in its code (KeyError): see its
         (failed("KeyError", "'Records'"), CODE),
         (
             failed("ClientError", "An error occurred (AccessDenied) when calling the PutItem operation: not allowed"),
-            "AWS refused PutItem: not allowed",
+            "AWS refused PutItem (AccessDenied): not allowed",
         ),
     ],
 )
