@@ -148,6 +148,8 @@ TRANSIENT = {
     "RequestThrottled",
     "RequestTimeout",
     "RequestTimeoutException",
+    # Lambda answers with this code while it connects an idle function to its network again.
+    "ResourceConflictException",
     "ServiceUnavailable",
     "SlowDown",
     "Throttled",
