@@ -40,8 +40,8 @@ MACHINES = {"inventory": SETTINGS.inventory_report_arn, "storage": SETTINGS.stor
 PERIOD = {"byPeriod": ("period", "sortKey")}
 # SNS refuses a message that contains this text, like one with a character that it does not accept.
 REFUSED = "refused-by-sns"
-# A service is never able to handle an order or a file with this text in its name, and says that this may pass.
-ENDLESS = "never-accepted"
+# A service never handles an order or a file with these texts in its name, but says that this may pass.
+ENDLESS, UNHEARD = "never-accepted", "never-announced"
 # An announcement is in the inbox after this time, and the stream's record is old enough for a look.
 SURELY_SEEN_SECONDS = 15
 QUEUE_HIDES_SECONDS, RETRIES_HIDE_SECONDS = 190, 360
@@ -111,6 +111,8 @@ class Handlers:
         def checked() -> Any:
             if REFUSED in arguments.get("Message", ""):
                 raise self.sns.error(operation, "InvalidParameter", "Invalid parameter: Message")
+            if UNHEARD in arguments.get("Message", ""):
+                raise self.sns.error(operation, "Throttled", "Rate exceeded", 429)
             if ENDLESS in arguments.get("Key", "") and operation == "GetObject":
                 raise self.s3.error(operation, "SlowDown", "Please reduce your request rate.", 503)
             return perform()

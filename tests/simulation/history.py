@@ -17,7 +17,7 @@ from chalicelib.orders.order import Order
 from chalicelib.uploads import actions
 from chalicelib.uploads.records import Status
 from tests.simulation.cloud import Cloud, ignore
-from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS
+from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS, UNHEARD
 from tests.simulation.world import START, Fault, Process, World
 
 # Everything is at rest at most this long after the last fault.
@@ -97,7 +97,10 @@ class History:
             add("upload", f"previews/2026-06-01-{previewed}/c.csv", _rows(dice))
             add("apply", previewed, after=5)
         if dice.random() < 0.02:
-            add("order", f"order-{ENDLESS}", "latte")
+            for name in (ENDLESS, UNHEARD):
+                add("order", f"order-{name}", "latte")
+            # An order that alone cannot be announced is set aside when another one could be announced after it.
+            add("order", "order-later", "latte", after=600)
             add("upload", f"inventory/{ENDLESS}.csv", _rows(dice))
         for _ in range(dice.randint(1, 2)):
             add("report", "key-report")
@@ -166,6 +169,9 @@ class Played:
         # The accepted orders, and the reports, undos and applied previews that the API accepted.
         self.orders: list[Order] = []
         self.reports: set[str] = set()
+        # The contents that were sent with each order's id or key, and the requests that the API refused.
+        self.contents: dict[str, set[str]] = {}
+        self.refused: list[str] = []
         self.actions: list[tuple[str, str]] = []
         # The events and contents of the uploaded files, by key.
         self.files: dict[str, list[tuple[dict[str, Any], str]]] = {}
@@ -181,6 +187,8 @@ class Played:
             elif tries < TRIES and (not isinstance(failure, Conflict) or any(each in str(failure) for each in EARLY)):
                 pause = min(600, 2**tries) * self.world.random.random()
                 self.world.later(pause, partial(self.ask, name, work, done, tries + 1))
+            else:
+                self.refused.append(name)
 
         self.world.start(f"api: {name}", 29, work, answer)
 
@@ -198,10 +206,12 @@ class Played:
 
         def work(_process: Process) -> Order:
             now = self.world.now()
-            placing.place(request, aws=self.cloud.aws, settings=SETTINGS, now=now)
-            return placing.parse(body, now, key)[0]
+            receipt = placing.place(request, aws=self.cloud.aws, settings=SETTINGS, now=now)
+            return replace(placing.parse(body, now, key)[0], order_id=receipt["orderID"])
 
-        self.ask("order", work, self.orders.append)
+        name = f"order {key or body['orderID']}"
+        self.contents.setdefault(name, set()).add(body["item"])
+        self.ask(name, work, self.orders.append)
 
     def message(self, step: Action) -> None:
         self.messages += 1

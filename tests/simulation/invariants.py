@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from chalicelib.dead_letters.letters import Origins, read_failure, read_order
 from chalicelib.uploads.records import Status
 from chalicelib.uploads.upload import Upload
-from tests.simulation.handlers import ENDLESS, REFUSED, SETTINGS
+from tests.simulation.handlers import ENDLESS, REFUSED, SETTINGS, UNHEARD
 from tests.simulation.history import Played
 
 
@@ -39,11 +39,18 @@ def accepted_orders_are_stored(played: Played) -> Iterator[str]:
             yield f"{order.order_id} was accepted and is stored with another content"
 
 
+def a_repeated_order_is_accepted(played: Played) -> Iterator[str]:
+    """The API refuses an order only if another content was sent with the same id or key."""
+    yield from (f"{name} was refused" for name in played.refused if len(played.contents.get(name, "ab")) == 1)
+
+
 def orders_are_stored_once(played: Played) -> Iterator[str]:
     """Nothing changes or repeats a stored order."""
     for order_id, writes in Counter(each["dynamodb"]["Keys"]["orderID"]["S"] for each in played.cloud.stream).items():
         if writes > 1:
             yield f"{order_id} was written {writes} times"
+    keys = Counter(order_id[:5] for order_id in played.cloud.dynamodb.tables[SETTINGS.orders_table].items)
+    yield from (f"{key} made {number} orders" for key, number in keys.items() if key[:4] == "key-" and number > 1)
 
 
 def stored_orders_are_announced(played: Played) -> Iterator[str]:
@@ -52,7 +59,7 @@ def stored_orders_are_announced(played: Played) -> Iterator[str]:
         each for facts in _facts(played, "order") if facts["outcome"] == "placed" for each in facts["orderIDs"]
     }
     for order_id in played.cloud.dynamodb.tables[SETTINGS.orders_table].items.keys() - announced:
-        if REFUSED not in order_id:
+        if REFUSED not in order_id and UNHEARD not in order_id:
             yield f"{order_id} is stored and was not announced"
 
 
@@ -152,13 +159,13 @@ def only_what_cannot_succeed_waits_for_a_person(played: Played) -> Iterator[str]
             message.visible_at = 0
         while received := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for letter in map(read, received):
-                kind = next((each for each in ("not an order", REFUSED, ENDLESS) if each in letter.what), "")
+                kind = next((each for each in ("not an order", REFUSED, ENDLESS, UNHEARD) if each in letter.what), "")
                 letters[kind] += 1
                 if not kind:
                     yield f"waits for a person: {letter.what}, because {letter.why}"
-    is_stored = any(REFUSED in each for each in played.cloud.dynamodb.tables[SETTINGS.orders_table].items)
+    stored = " ".join(played.cloud.dynamodb.tables[SETTINGS.orders_table].items)
     endless = sum(ENDLESS in order.order_id for order in played.orders) + sum(ENDLESS in key for key in played.files)
-    expected = {REFUSED: is_stored, "not an order": played.messages > 0, ENDLESS: endless}
+    expected = {REFUSED: REFUSED in stored, UNHEARD: UNHEARD in stored, "not an order": played.messages > 0, ENDLESS: endless}
     yield from (f"no dead letter says {text!r}" for text, number in expected.items() if letters[text] < number)
 
 
@@ -178,6 +185,7 @@ def everything_rests(played: Played) -> Iterator[str]:
 
 INVARIANTS = (
     accepted_orders_are_stored,
+    a_repeated_order_is_accepted,
     orders_are_stored_once,
     stored_orders_are_announced,
     announcements_are_recognisable,

@@ -5,13 +5,16 @@ Mechanisms that are configuration, such as a retry of a mapping, are not here: t
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from chalicelib import idempotency, notifications, reports, retries
+from botocore.exceptions import ClientError
+
+from chalicelib import idempotency, notifications, reports
 from chalicelib.dead_letters import redrive, retrying
 from chalicelib.errors import Unavailable, aws_errors
 from chalicelib.orders import announce, placing, replay, store
@@ -51,7 +54,19 @@ def _without_condition(original: Original, event: Any, *, dynamodb: Any, **given
 
 
 def _without_etag(_original: Original, upload: Upload, s3: Any, bucket: str) -> Any:
-    return s3.get_object(Bucket=bucket, Key=upload.key)["Body"]
+    with aws_errors():
+        return s3.get_object(Bucket=bucket, Key=upload.key)["Body"]
+
+
+def _announce_all_or_none(new: list[Any], publish: Any, set_aside: Any, *_: Any) -> Any:
+    try:
+        if new:
+            publish(announce._announcement(new))
+    except Unavailable as error:
+        return new, str(error)
+    except ClientError as error:
+        return set_aside(new, error), str(error)
+    return [], ""
 
 
 def _delete_first(original: Original, self: Any, letters: list[Any], queue: Any) -> None:
@@ -103,7 +118,7 @@ MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     ],
     "announcing: the first failed record": [(announce, "announce_orders", _forget_failures, True)],
     "announcing: setting aside": [(announce, "set_aside_with", lambda *_: lambda *_: [], False)],
-    "announcing: halving a refused batch": [(announce, "REFUSED_CONTENT", (), False)],
+    "announcing: halving a refused batch": [(announce, "_announce", _announce_all_or_none, False)],
     "announcing: the look into the inbox": [(replay, "find_announced", lambda *_: set(), False)],
     "inbox: the condition on the write": [(notifications, "record", _without_condition, True)],
     "inbox: the key of a notification": [(notifications, "_item", _keyed_by_message, True)],
@@ -117,7 +132,7 @@ MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     "uploads: the result of an overtaken import": [(jobs.Jobs, "_finish_earlier", lambda *_: None, False)],
     "requests: the claim of an Idempotency-Key": [(idempotency, "claim", lambda *_, **__: None, False)],
     "requests: the ids from an Idempotency-Key": [
-        (placing, "_id_from_key", lambda key, _index: f"{key}-{retries.random.random()}", False)
+        (placing, "_id_from_key", lambda key, _index: f"{key}-{random.randrange(10**9)}", False)
     ],
     "reports: the name of the execution": [(reports, "start", _new_name, True)],
     "dead letters: deleted only after they were sent": [(redrive._Redrive, "handle", _delete_first, True)],
