@@ -32,10 +32,7 @@ LONGEST_HIDDEN = 43_200
 
 
 class Refused(Exception):
-    """AWS refuses an operation, with an error code and the HTTP status."""
-
-    def __init__(self, code: str, status: int = 400) -> None:
-        super().__init__(code, status)
+    """AWS refuses an operation with an error code, and with an HTTP status if it is not 400."""
 
 
 def operation(method: Callable[[Any, Item], Any]) -> Callable[..., Any]:
@@ -47,7 +44,7 @@ def operation(method: Callable[[Any, Item], Any]) -> Callable[..., Any]:
             try:
                 return method(self, arguments)
             except Refused as error:
-                code, status = error.args
+                code, status = (*error.args, 400)[:2]
                 raise self.error(name, code, status=status) from None
 
         return self.gate(self.service, name, arguments, perform)
@@ -351,10 +348,10 @@ class Sns(Client, service="sns"):
         if subject is not None and not (1 <= len(subject) <= 100 and subject.isascii() and subject.isprintable()):
             raise Refused("InvalidParameter")
         texts = [message, *attributes, *(text for each in attributes.values() for text in each.values())]
-        if not all(texts):
-            raise Refused("InvalidParameter" if not message else "ParameterValueInvalid")
-        if sum(len(text.encode()) for text in texts) > 256 * 1024:
+        if not message or sum(len(text.encode()) for text in texts) > 256 * 1024:
             raise Refused("InvalidParameter")
+        if not all(texts):
+            raise Refused("ParameterValueInvalid")
         if a.get("MessageStructure") == "json":
             try:
                 message = json.loads(message)["default"]

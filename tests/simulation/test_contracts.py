@@ -110,15 +110,15 @@ def test_updates(cloud: SimpleNamespace) -> None:
     key = order(new_id())
 
     def change(status: str, condition: str) -> tuple[str, int] | None:
-        values = {":status": {"S": status}, ":n": {"N": "1"}, ":is0": {"S": "WAITING"}, ":is1": {"S": "DONE"}}
+        values = {":status": {"S": status}, ":n": {"N": "1"}, ":is0": {"S": "WAITING"}, ":is1": {"S": "LATE"}}
         given = {"ExpressionAttributeNames": {"#status": "status"}, "ExpressionAttributeValues": values}
         given |= {"TableName": cloud.table, "Key": key, "UpdateExpression": "SET #status = :status, rowsRead = :n"}
         return refusal(cloud.dynamodb.update_item, **given, ConditionExpression=condition)
 
     assert change("WAITING", "#status IN (:is0, :is1)") == FAILED_CHECK
     assert change("WAITING", "#status IN (:is0, :is1) OR attribute_not_exists(#status)") is None
-    assert change("LOST", "#status IN (:is1) OR attribute_not_exists(#status)") == FAILED_CHECK
     assert change("DONE", "#status IN (:is0, :is1)") is None
+    assert change("LOST", "#status IN (:is0, :is1) OR attribute_not_exists(#status)") == FAILED_CHECK
     item = cloud.dynamodb.get_item(TableName=cloud.table, Key=key, ConsistentRead=True)["Item"]
     assert item == {**key, "status": {"S": "DONE"}, "rowsRead": {"N": "1"}}
     assert "Item" not in cloud.dynamodb.get_item(TableName=cloud.table, Key=order("absent"))
