@@ -14,7 +14,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev stop status logs trace user dead-letters redrive discard test test-fast test-pythons fuzz faults soak check audit lock update bench deploy rollback destroy verify-deploy
+.PHONY: help run dev stop status logs trace user dead-letters redrive discard test test-fast test-pythons fuzz faults simulate soak check audit lock update bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ fuzz: .venv/dev  ## Send random requests to the API, and random input to the par
 
 faults: .venv/dev  ## Run the whole fault matrix, which makes each part fail and counts lost and duplicated work
 	$(PYTEST) -m "" tests/faults $(ARGS)
+	$(BIN)/python -m tests.simulation mechanisms
+
+simulate: .venv/dev  ## Play random histories full of faults in virtual time, for SECONDS=60
+	@$(BIN)/python -m tests.simulation $(if $(SECONDS),--seconds '$(SECONDS)')
 
 soak: .venv/dev  ## Test 10,000 orders while calls fail, ten minutes of work while MySQL and functions restart, and outages of AWS
 	$(BIN)/python -m tests.faults load

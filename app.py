@@ -324,13 +324,11 @@ def undo_upload(upload_id: str) -> Response:
 @app.on_s3_event(bucket=settings.uploads_bucket, events=["s3:ObjectCreated:*"])
 def receive_upload(event: RawEvent) -> None:
     """Imports or previews an uploaded file, or carries out an action on an upload, and announces the result."""
-    from chalicelib.uploads import jobs, receiving
+    from chalicelib.uploads import jobs, receiving, stock
 
     s3, buckets = clients.aws("s3"), (settings.uploads_bucket, settings.reports_bucket)
-    work = jobs.Jobs(
-        s3, lambda: clients.mysql_of_secret(database_secret()), publisher(), uploads_table(), *buckets, now
-    )
-    receiving.receive(event.to_dict(), work)
+    open_stock = partial(stock.open_stock, lambda: clients.mysql_of_secret(database_secret()))
+    receiving.receive(event.to_dict(), jobs.Jobs(s3, open_stock, publisher(), uploads_table(), *buckets, now))
 
 
 # --- Storage: state machine -> S3 or CloudWatch -> SNS ----------------------------------------------------------------

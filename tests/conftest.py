@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The tests in these folders need no deployed stack. They run first, while a background process builds the stack
 # snapshot. The unit tests block network connections, so the proxies of a stack must not run in the same process.
-FIRST = ("tests/wiring/", "tests/unit/")
+FIRST = ("tests/wiring/", "tests/unit/", "tests/simulation/test_simulation.py")
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,13 @@ statements then merge the temporary table into the inventory. All functions in t
 
 from __future__ import annotations
 
-import json
 from bisect import insort
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from chalicelib.errors import DatabaseRefused
 from chalicelib.names import quoted
-from chalicelib.notifications import Notification, Publish
 from chalicelib.uploads import undoing
 from chalicelib.uploads.matching import BAD_ROWS_NAMED, match_beans, match_suppliers
 from chalicelib.uploads.rows import ROWS, BadRow, Row
@@ -191,45 +189,3 @@ def import_staged(cursor: Cursor, staged: Staged, upload_id: str) -> Imported:
         undoing.forget(cursor, upload_id)
     undoing.expire(cursor)
     return imported
-
-
-class Ledger:
-    """The row for one S3 object in the table ``uploads``.
-
-    The row contains the object's last event and any unpublished notification.
-    """
-
-    def __init__(self, cursor: Cursor, key: str) -> None:
-        self._cursor = cursor
-        self._key = key.encode()
-
-    def lock(self, publish: Publish) -> str:
-        """Locks the row until the commit, publishes any pending notification, and returns the last sequencer."""
-        # Unlike INSERT IGNORE, this takes the exclusive lock immediately, so two deliveries cannot deadlock.
-        self._cursor.execute(
-            "INSERT INTO uploads (object_key) VALUES (%s) ON DUPLICATE KEY UPDATE object_key = object_key",
-            (self._key,),
-        )
-        self._cursor.execute(
-            "SELECT sequencer, outcome, announced FROM uploads WHERE object_key = %s FOR UPDATE", (self._key,)
-        )
-        sequencer, outcome, announced = self._cursor.fetchone() or ("", None, True)
-        self.notification = _read_notification(outcome) if outcome else None
-        if self.notification and not announced:
-            publish(self.notification)
-            self._cursor.execute("UPDATE uploads SET announced = TRUE WHERE object_key = %s", (self._key,))
-        return str(sequencer)
-
-    def write(self, sequencer: str, etag: str, notification: Notification) -> None:
-        """Records the event and its notification, which the next call of ``lock`` publishes."""
-        self._cursor.execute(
-            "UPDATE uploads SET sequencer = %s, etag = %s, outcome = %s, announced = FALSE WHERE object_key = %s",
-            (sequencer, etag, json.dumps(asdict(notification)), self._key),
-        )
-
-
-def _read_notification(text: str) -> Notification:
-    content: dict[str, Any] = json.loads(text)
-    # Notifications that an older version stored have no correlation ids.
-    content["correlation_ids"] = tuple(content.get("correlation_ids", ()))
-    return Notification(**content)

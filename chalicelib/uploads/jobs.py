@@ -6,11 +6,11 @@ changes nothing. After the commit, the result is written to the uploads table, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chalicelib import metrics
 from chalicelib.errors import CafeError, Unavailable
@@ -19,21 +19,20 @@ from chalicelib.notifications import Notification, Publish
 from chalicelib.timeline import timestamp
 from chalicelib.uploads import comparing, outcomes, undoing
 from chalicelib.uploads.detection import NotImported
-from chalicelib.uploads.importing import Imported, Ledger, Staged, import_staged, stage
+from chalicelib.uploads.importing import Imported, Staged
+from chalicelib.uploads.ledger import Ledger
 from chalicelib.uploads.records import KEPT, Records, Status
 from chalicelib.uploads.rows import BadRow, Reading, Row, read_rows
+from chalicelib.uploads.stock import Stock
 from chalicelib.uploads.upload import Overwritten, Upload, chunks, is_current, open_file
-
-if TYPE_CHECKING:
-    from pymysql.connections import Connection
-    from pymysql.cursors import Cursor
 
 # The progress of a large file is recorded after each block of this many rows.
 PROGRESS_ROWS = 25_000
+OVERTAKEN = "a newer file with the same key replaced this file"
 
 log = logger("uploads")
 
-Stage = Callable[["Cursor", Upload], tuple[Staged, Reading]]
+Stage = Callable[[Stock, Upload], tuple[Staged, Reading]]
 
 
 class Outdated(CafeError):
@@ -46,10 +45,10 @@ class Outdated(CafeError):
 
 @dataclass(frozen=True)
 class Jobs:
-    """``connect`` opens a connection to MySQL. ``reports_bucket`` keeps the pages of previews."""
+    """``open_stock`` opens a connection to MySQL. ``reports_bucket`` keeps the pages of previews."""
 
     s3: Any
-    connect: Callable[[], AbstractContextManager[Connection[Any]]]
+    open_stock: Callable[[], AbstractContextManager[Stock]]
     publish: Publish
     records: Records
     uploads_bucket: str
@@ -70,9 +69,9 @@ class Jobs:
             return
         folder = stored["result"]["folder"]
 
-        def stage_as_previewed(cursor: Cursor, upload: Upload) -> tuple[Staged, Reading]:
-            staged, reading = self._stage(cursor, replace(upload, encoding=stored["result"]["readAs"]))
-            present = comparing.changes(cursor, lock=True)
+        def stage_as_previewed(stock: Stock, upload: Upload) -> tuple[Staged, Reading]:
+            staged, reading = self._stage(stock, replace(upload, encoding=stored["result"]["readAs"]))
+            present = stock.locked_changes()
             if found := comparing.differences(folder, present, self.s3, self.reports_bucket):
                 raise Outdated(found)
             return staged, reading
@@ -92,8 +91,8 @@ class Jobs:
         pages = comparing.Pages(self.s3, self.reports_bucket, folder)
         result: dict[str, Any] = {"folder": folder, "readAs": upload.encoding}
         try:
-            with self.connect() as connection:
-                result |= self._compare(connection, upload, pages)
+            with self.open_stock() as stock:
+                result |= self._compare(stock, upload, pages)
             status = Status.PREVIEWED
         except (NotImported, Overwritten) as error:
             status = Status.REFUSED
@@ -101,20 +100,13 @@ class Jobs:
         self.records.change(upload.id, {Status.PREVIEWING}, status, self.now(), result=result)
         log.info("upload previewed", extra={"key": upload.key, "status": status, **pages.counts})
 
-    def _compare(self, connection: Connection[Any], upload: Upload, pages: comparing.Pages) -> dict[str, Any]:
-        from pymysql.cursors import SSCursor
-
+    def _compare(self, stock: Stock, upload: Upload, pages: comparing.Pages) -> dict[str, Any]:
         def bad(row: BadRow) -> None:
             pages.add({"change": "bad", **row._asdict()})
 
-        with connection.cursor() as cursor:
-            staged, reading = self._stage(cursor, upload, lock=False, report_bad=bad)
-        # This cursor does not hold all rows in memory.
-        with connection.cursor(SSCursor) as cursor:
-            for change in comparing.changes(cursor):
-                pages.add(change)
-            for change in comparing.not_mentioned(cursor):
-                pages.add(change)
+        staged, reading = self._stage(stock, upload, lock=False, report_bad=bad)
+        for change in stock.differences():
+            pages.add(change)
         pages.close()
         counts = pages.counts
         changed = counts["new"] + counts["changed"]
@@ -130,13 +122,14 @@ class Jobs:
 
     def undo(self, upload: Upload) -> None:
         """Restores the beans that an import changed, unless someone has changed them since."""
-        with self._transaction() as (connection, cursor):
-            ledger = Ledger(cursor, f"undo/{upload.id}")
+        with self.open_stock() as stock:
+            stock.lock_rows_only()
+            ledger = Ledger(stock, f"undo/{upload.id}")
             if not ledger.lock(self.publish):
-                ledger.write("1", upload.etag, outcomes.undone(upload, undoing.undo(cursor, upload.id)))
-            connection.commit()
+                ledger.write("1", upload.etag, outcomes.undone(upload, stock.undo(upload.id)))
+            stock.commit()
             ledger.lock(self.publish)
-            connection.commit()
+            stock.commit()
         stored = self.records.get(upload.id)
         facts = ledger.notification.facts if ledger.notification else {}
         names = ("restored", "kept", "keptBeans")
@@ -144,23 +137,17 @@ class Jobs:
         result = {**stored["result"], "undoable": False, "undoableUntil": None}
         self.records.change(upload.id, {Status.UNDOING}, Status.UNDONE, self.now(), undo=undo, result=result)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[tuple[Connection[Any], Cursor]]:
-        """Opens a connection. The caller commits."""
-        with self.connect() as connection, connection.cursor() as cursor:
-            # READ COMMITTED avoids gap locks, so imports wait for each other only if they share a supplier.
-            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            yield connection, cursor
-
     def _import_once(self, upload: Upload, stage: Stage) -> Notification | None:
         """Imports a file unless its event is known. Returns the notification of the object's last event."""
         imported = Imported()
-        with self._transaction() as (connection, cursor):
-            ledger = Ledger(cursor, upload.key)
+        with self.open_stock() as stock:
+            stock.lock_rows_only()
+            ledger = Ledger(stock, upload.key)
             handled = ledger.lock(self.publish)
             if upload.is_new(handled, lambda: is_current(upload, self.s3, self.uploads_bucket)):
+                self._finish_earlier(upload, ledger.notification)
                 try:
-                    imported, notification = self._import(cursor, upload, stage)
+                    imported, notification = self._import(stock, upload, stage)
                     ledger.write(upload.with_handled(handled), upload.etag, notification)
                 except Overwritten:
                     log.info(
@@ -169,31 +156,31 @@ class Jobs:
                     )
             else:
                 log.info("event known already", extra={"key": upload.key, "sequencer": upload.sequencer})
-            connection.commit()
+            stock.commit()
             # Row counts are published as metrics only after the commit, because a failed import is retried.
             metrics.emit({"RowsGood": imported.good, "RowsBad": imported.bad})
             # Publishes the notification while the row is locked, so that simultaneous deliveries publish it only once.
             ledger.lock(self.publish)
-            connection.commit()
+            stock.commit()
         return ledger.notification
 
-    def _import(self, cursor: Cursor, upload: Upload, stage: Stage) -> tuple[Imported, Notification]:
+    def _import(self, stock: Stock, upload: Upload, stage: Stage) -> tuple[Imported, Notification]:
         try:
-            staged, reading = stage(cursor, upload)
+            staged, reading = stage(stock, upload)
         except NotImported as error:
             log.warning("inventory not imported", extra={"key": upload.key, "reason": str(error)})
             return Imported(), outcomes.refused(upload, error)
-        imported = import_staged(cursor, staged, upload.id)
+        imported = stock.import_staged(staged, upload.id)
         log.info("inventory imported", extra={"key": upload.key, **imported.counts, **reading.facts})
         until = timestamp(self.now() + KEPT)
         return imported, outcomes.imported(upload, imported, reading, until)
 
     def _stage(
-        self, cursor: Cursor, upload: Upload, *, lock: bool = True, report_bad: Callable[[BadRow], None] | None = None
+        self, stock: Stock, upload: Upload, *, lock: bool = True, report_bad: Callable[[BadRow], None] | None = None
     ) -> tuple[Staged, Reading]:
         with closing(open_file(upload, self.s3, self.uploads_bucket)) as body:
             reading = read_rows(chunks(body), upload.encoding)
-            return stage(cursor, self._with_progress(upload, reading), lock=lock, report_bad=report_bad), reading
+            return stock.stage(self._with_progress(upload, reading), lock=lock, report_bad=report_bad), reading
 
     def _with_progress(self, upload: Upload, reading: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
         """Yields the rows, and records the progress."""
@@ -206,13 +193,24 @@ class Jobs:
 
     def _finish(self, upload: Upload, notification: Notification | None, previewed: dict[str, Any]) -> None:
         """Writes the result of an import to the uploads table. ``previewed`` is the result of the file's preview."""
+        # A request to apply a preview may be delivered twice, and only one of the two may find the stock as previewed.
+        begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED, Status.OUTDATED}
         facts = outcomes.known_facts(upload, notification)
         if not facts:
-            facts = {"outcome": "notImported", "reason": "a newer file with the same key replaced this file"}
+            # If this file was imported, the newer file's event has written its result already.
+            facts, begun = {"outcome": "notImported", "reason": OVERTAKEN}, {Status.IMPORTING}
+        self._write(upload.id, begun, facts, previewed)
+
+    def _finish_earlier(self, upload: Upload, notification: Notification | None) -> None:
+        """Writes the result of the object's previous event, which may have failed after its commit."""
+        facts = notification.facts if notification else {}
+        if facts.get("uploadId", upload.id) != upload.id:
+            self._write(facts["uploadId"], {Status.IMPORTING}, facts, {})
+
+    def _write(self, upload_id: str, begun: set[Status], facts: Mapping[str, Any], previewed: dict[str, Any]) -> None:
         status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
         result = outcomes.result(facts)
         if "counts" in previewed and "counts" in result:
             # Only a preview counts the beans that the file does not mention.
             result["counts"]["notMentioned"] = previewed["counts"]["notMentioned"]
-        begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
-        self.records.change(upload.id, begun, status, self.now(), result={**previewed, **result})
+        self.records.change(upload_id, begun, status, self.now(), result={**previewed, **result})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from chalicelib.database import grant_access, migrate, split
 from chalicelib.errors import DatabaseRefused, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
-from chalicelib.uploads import receiving
+from chalicelib.uploads import receiving, stock
 from chalicelib.uploads.jobs import Jobs
 from chalicelib.uploads.records import Records
 from tests.system.events import Event, s3_event
@@ -86,7 +87,8 @@ class Cafe:
         receiving.receive({"Records": [*records]}, self.jobs(publish or self.published.append))
 
     def jobs(self, publish: Callable[[Notification], None]) -> Jobs:
-        return Jobs(self, self.connect, publish, self.records, "uploads", "reports", lambda: datetime.now(UTC))
+        open_stock = partial(stock.open_stock, self.connect)
+        return Jobs(self, open_stock, publish, self.records, "uploads", "reports", lambda: datetime.now(UTC))
 
     def query(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
         with self.connect() as connection, connection.cursor() as cursor:

@@ -1,0 +1,250 @@
+"""A history: what people do, and what fails. One seed decides both, and everything that the cloud does meanwhile."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from chalicelib import idempotency, reports
+from chalicelib.errors import Conflict
+from chalicelib.orders import placing
+from chalicelib.orders.order import Order
+from chalicelib.uploads import actions
+from chalicelib.uploads.records import Status
+from tests.simulation.cloud import Cloud, ignore
+from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS, UNHEARD
+from tests.simulation.world import START, Fault, Process, World
+
+# Everything is at rest at most this long after the last fault.
+REST_SECONDS = 3_600
+SECONDS = 40
+# A client repeats a request through an outage, and while the upload is not ready for it.
+TRIES = 100
+EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
+SIX_HOURS = 21_600
+HEADER = "supplier_name,type,product_name,price,description,quantity\n"
+CALLS = ("throttle", "lost connection", "lost answer", "crash before the call", "crash after the call")
+SERVICES = (
+    "sqs",
+    "sqs",
+    "dynamodb",
+    "dynamodb",
+    "dynamodb",
+    "sns",
+    "sns",
+    "s3",
+    "mysql",
+    "mysql",
+    "lambda",
+    "stepfunctions",
+)
+FUNCTIONS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "sns delivery")
+
+
+@dataclass
+class Action:
+    """Something that a person or a program does ``at`` some second. ``name`` is a key, an id or a file."""
+
+    at: float
+    kind: str
+    name: str
+    content: str = ""
+
+    def __str__(self) -> str:
+        return f"at {self.at:.1f} s: {self.kind} {self.name} {self.content!r}"
+
+
+@dataclass
+class History:
+    """``steps`` contains the actions and the faults."""
+
+    seed: int
+    steps: list[Action | Fault]
+
+    @classmethod
+    def of(cls, seed: int) -> History:
+        dice = random.Random(seed)
+        steps: list[Action | Fault] = []
+
+        def add(kind: str, name: str, content: str = "", after: float = 0) -> None:
+            steps.append(Action(after + dice.random() * SECONDS / 2, kind, name, content))
+
+        for number in range(dice.randint(5, 9)):
+            add("order", f"order-{number}", dice.choice(["latte", "mocha"]))
+        if dice.random() < 0.5:
+            # The same id, or the same key, with another content.
+            add("order", "order-0", "another")
+        for number in range(dice.randint(1, 3)):
+            key, first = f"key-{number}", dice.choice(["latte", "mocha"])
+            add("order with a key", key, first)
+            add("order with a key", key, first if dice.random() < 0.5 else "another")
+        if dice.random() < 0.4:
+            add("message", "poison", dice.choice(["not JSON", "{}", '{"orderID": "poison"}']))
+        if dice.random() < 0.3:
+            add("order", f"order-{REFUSED}", "latte")
+        identifier = f"{dice.getrandbits(48):012x}"
+        for name in [f"inventory/2026-06-01-{identifier}/a.csv", "inventory/b.csv", "inventory/b.csv"]:
+            add("upload", name, _rows(dice))
+        if dice.random() < 0.6:
+            add("undo", identifier, after=5)
+        if dice.random() < 0.6:
+            previewed = f"{dice.getrandbits(48):012x}"
+            add("upload", f"previews/2026-06-01-{previewed}/c.csv", _rows(dice))
+            add("apply", previewed, after=5)
+        if dice.random() < 0.02:
+            for name in (ENDLESS, UNHEARD):
+                add("order", f"order-{name}", "latte")
+            # An order that alone cannot be announced is set aside when another one could be announced after it.
+            add("order", "order-later", "latte", after=600)
+            add("upload", f"inventory/{ENDLESS}.csv", _rows(dice))
+        for _ in range(dice.randint(1, 2)):
+            add("report", "key-report")
+        if dice.random() < 0.3:
+            add("scheduled report", "nightly")
+        for _ in range(dice.randint(10, 16)):
+            at, roll = dice.random() * SECONDS, dice.random()
+            if roll < 0.05:
+                steps.append(Fault(at, "redeploy", "all functions"))
+            elif roll < 0.1:
+                steps.append(Fault(at, "redrive", "all dead letters"))
+            elif roll < 0.13:
+                steps.append(Fault(at, "failed delivery", "sns delivery"))
+            elif roll < 0.25:
+                steps.append(Fault(at, "repeated delivery", dice.choice(FUNCTIONS)))
+            elif roll < 0.32:
+                steps.append(Fault(at, "late delivery", dice.choice(FUNCTIONS[2:4]), dice.random() * 120))
+            elif roll < 0.36:
+                steps.append(Fault(at, "throttled invocation", "store_orders"))
+            elif roll < 0.44:
+                steps.append(Fault(at, "partial refusal", dice.choice(SERVICES[:5])))
+            elif roll < 0.52:
+                steps.append(Fault(at, "call repeated by the SDK", dice.choice(SERVICES)))
+            elif roll < 0.55:
+                steps.append(Fault(at, "slow call", dice.choice(SERVICES)))
+            else:
+                steps.append(Fault(at, dice.choice(CALLS), dice.choice(SERVICES)))
+        if dice.random() < 0.25:
+            seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.3 else dice.uniform(5, 120)
+            service = dice.choice(["dynamodb", "sns", "s3", "mysql"])
+            steps.append(Fault(dice.random() * SECONDS / 2, "outage", service, seconds))
+        return cls(seed, sorted(steps, key=lambda step: step.at))
+
+    def of_steps(self, numbers: list[int]) -> History:
+        """Returns the history with only some of its steps."""
+        return History(self.seed, [self.steps[number] for number in numbers])
+
+    def play(self, trace: list[str] | None = None) -> Played:
+        random.seed(self.seed)
+        world = World(self.seed, [replace(step) for step in self.steps if isinstance(step, Fault)], trace)
+        played = Played(world, Cloud(world))
+        for step in self.steps:
+            if isinstance(step, Action):
+                world.later(step.at, partial(getattr(played, step.kind.replace(" ", "_")), step))
+            elif step.kind == "redeploy":
+                world.later(step.at, played.cloud.redeploy)
+            elif step.kind == "redrive":
+                world.later(step.at, played.redrive)
+        rest = REST_SECONDS + GIVE_UP_SECONDS * any(ENDLESS in str(step) for step in self.steps)
+        played.rests = world.run(world.last_fault - START + rest)
+        world.end()
+        return played
+
+
+def _rows(dice: random.Random) -> str:
+    rows = [f"{supplier},arabica,{bean},1.00,,{dice.randint(1, 99)}\n" for supplier in ("Ann", "Ben") for bean in "xyz"]
+    return HEADER + "".join(dice.sample(rows, dice.randint(1, 4)))
+
+
+class Played:
+    """A history after it has been played, with what the clients were promised."""
+
+    def __init__(self, world: World, cloud: Cloud) -> None:
+        self.world, self.cloud = world, cloud
+        self.rests = False
+        # The accepted orders, and the reports, undos and applied previews that the API accepted.
+        self.orders: list[Order] = []
+        self.reports: set[str] = set()
+        # The contents that were sent with each order's id or key, and the requests that the API refused.
+        self.contents: dict[str, set[str]] = {}
+        self.refused: list[str] = []
+        self.actions: list[tuple[str, str]] = []
+        # The events and contents of the uploaded files, by key.
+        self.files: dict[str, list[tuple[dict[str, Any], str]]] = {}
+        self.messages = 0
+        self.scheduled = False
+
+    def ask(self, name: str, work: Callable[[Process], Any], done: Callable[[Any], None], tries: int = 0) -> None:
+        """Sends a request. A client repeats a request that failed for a reason that may pass."""
+
+        def answer(result: Any, failure: BaseException | None) -> None:
+            if failure is None:
+                done(result)
+            elif tries < TRIES and (not isinstance(failure, Conflict) or any(each in str(failure) for each in EARLY)):
+                pause = min(600, 2**tries) * self.world.random.random()
+                self.world.later(pause, partial(self.ask, name, work, done, tries + 1))
+            else:
+                self.refused.append(name)
+
+        self.world.start(f"api: {name}", 29, work, answer)
+
+    def order(self, step: Action) -> None:
+        self._order({"orderID": step.name, "customerID": "ann", "item": step.content}, None)
+
+    def order_with_a_key(self, step: Action) -> None:
+        self._order({"customerID": "ann", "item": step.content}, step.name)
+
+    def _order(self, body: dict[str, Any], key: str | None) -> None:
+        headers = {"idempotency-key": key} if key else {}
+        context = {"authorizer": {"principalId": "ann", "groups": "staff"}, "resourcePath": "/orders"}
+        given = {"raw_body": json.dumps(body).encode(), "headers": headers, "context": context, "method": "POST"}
+        request: Any = SimpleNamespace(**given)
+
+        def work(_process: Process) -> Order:
+            now = self.world.now()
+            receipt = placing.place(request, aws=self.cloud.aws, settings=SETTINGS, now=now)
+            return replace(placing.parse(body, now, key)[0], order_id=receipt["orderID"])
+
+        name = f"order {key or body['orderID']}"
+        self.contents.setdefault(name, set()).add(body["item"])
+        self.ask(name, work, self.orders.append)
+
+    def message(self, step: Action) -> None:
+        self.messages += 1
+        self.cloud.sqs.put(SETTINGS.orders_queue_url, step.content)
+        self.cloud.deliver("sqs", "SendMessage")
+
+    def report(self, step: Action) -> None:
+        def work(_process: Process) -> Any:
+            content, now, route = {"kind": "inventory"}, self.world.now(), "POST /create_report"
+            table = SETTINGS.requests_table
+            idempotency.claim(route, step.name, content, dynamodb=self.cloud.dynamodb, table=table, now=now)
+            return reports.start(content, step.name, "ann", sfn=self.cloud.sfn, machines=MACHINES, now=now)
+
+        self.ask("report", work, lambda answer: self.reports.add(answer["reportId"]))
+
+    def scheduled_report(self, step: Action) -> None:
+        self.scheduled = True
+        self.world.start("scheduler", 0, partial(self.cloud.schedule_report, step.name), ignore, durable=True)
+
+    def upload(self, step: Action) -> None:
+        self.cloud.s3.put_object(Bucket=SETTINGS.uploads_bucket, Key=step.name, Body=step.content.encode())
+        self.files.setdefault(step.name, []).append((self.cloud.s3.events[-1], step.content))
+        self.cloud.deliver("s3", "PutObject")
+
+    def undo(self, step: Action, name: str = "undo") -> None:
+        def work(_process: Process) -> Any:
+            given = {"records": self.cloud.records, "aws": self.cloud.aws, "function": "cafe-test-receive_upload"}
+            return actions.start(name, step.name, None, "ann", now=self.world.now(), **given)
+
+        self.ask(name, work, lambda _: self.actions.append((name, step.name)))
+
+    def apply(self, step: Action) -> None:
+        self.undo(step, "apply")
+
+    def redrive(self) -> None:
+        self.world.start("api: redrive", 29, self.cloud.redrive, ignore)
