@@ -17,8 +17,6 @@ from chalicelib.errors import CafeError
 from chalicelib.notifications import Notification, publisher, stored_key
 from chalicelib.orders import announce
 from chalicelib.reports import REPORT_ID
-from chalicelib.uploads import outcomes
-from chalicelib.uploads.upload import Upload
 
 RECORDS_AT_ONCE = 100
 STREAM_PAGES = 20
@@ -55,6 +53,10 @@ def _result(record: Any) -> Result | None:
             case {"eventName": "INSERT", "dynamodb": {"Keys": {"orderID": {"S": str(order_id)}}}}:
                 return "announcements", order_id
             case {"s3": _}:
+                # These modules are imported only here, because they import humanize, which is slow.
+                from chalicelib.uploads import outcomes
+                from chalicelib.uploads.upload import Upload
+
                 upload = Upload.from_record(record)
                 if upload.is_csv_in("inventory") or upload.is_csv_in("previews"):
                     return "uploads_table", upload.id
