@@ -15,7 +15,7 @@ from tests.simulation.mechanisms import MECHANISMS, without
 from tests.simulation.world import Fault
 
 # About 20 seconds of histories, in parts that two workers share.
-PARTS, HISTORIES = 4, 80
+PARTS, HISTORIES = 4, 70
 
 
 @pytest.fixture(autouse=True)
