@@ -51,7 +51,7 @@ def test_a_missing_mechanism_is_noticed_and_the_history_is_shrunk(name: str) -> 
         violated = violation.partition(":")[0]
         history = History.of(seed)
         kept = shrunk(history, violated)
-        assert len(kept) < len(history.steps) / 4
+        assert len(kept) < len(history.steps) / 3
         assert any(each.startswith(violated) for each in violations(history.of_steps(kept).play()))
     assert not violations(history.of_steps(kept).play())
 
