@@ -25,12 +25,13 @@ def shrunk(history: History, violated: str) -> list[int]:
     """Returns the numbers of the steps without which the history no longer violates the same invariant."""
     kept, size = list(range(len(history.steps))), len(history.steps) // 2
     while size:
+        before = len(kept)
         for start in range(len(kept) - size, -1, -size):
             fewer = kept[:start] + kept[start + size :]
             found = violations(history.of_steps(fewer).play())
             if any(each.startswith(violated) for each in found):
                 kept = fewer
-        size //= 2
+        size = size // 2 if size > 1 or len(kept) == before else 1
     return kept
 
 

@@ -96,7 +96,7 @@ class History:
             previewed = f"{dice.getrandbits(48):012x}"
             add("upload", f"previews/2026-06-01-{previewed}/c.csv", _rows(dice))
             add("apply", previewed, after=5)
-        if dice.random() < 0.02:
+        if dice.random() < 0.007:
             for name in (ENDLESS, UNHEARD):
                 add("order", f"order-{name}", "latte")
             # An order that alone cannot be announced is set aside when another one could be announced after it.
@@ -129,7 +129,7 @@ class History:
             else:
                 steps.append(Fault(at, dice.choice(CALLS), dice.choice(SERVICES)))
         if dice.random() < 0.25:
-            seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.3 else dice.uniform(5, 120)
+            seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.1 else dice.uniform(5, 120)
             service = dice.choice(["dynamodb", "sns", "s3", "mysql"])
             steps.append(Fault(dice.random() * SECONDS / 2, "outage", service, seconds))
         return cls(seed, sorted(steps, key=lambda step: step.at))

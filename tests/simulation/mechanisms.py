@@ -105,8 +105,7 @@ def _never_passes(original: Original, *arguments: Any, **given: Any) -> Any:
     return replace(original(*arguments, **given), may_pass=False)
 
 
-# An object, its attribute, and the replacement. The replacement gets the original as its first argument if the last value
-# value is true.
+# An object, its attribute, and the replacement, which gets the original first if the last value is true.
 MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     "orders: the condition on the write": [(store, "_insert", _overwrite, False)],
     "orders: the list of failed messages": [(store, "store_orders", _forget_failures, True)],

@@ -15,7 +15,7 @@ from tests.simulation.mechanisms import MECHANISMS, without
 from tests.simulation.world import Fault
 
 # About 20 seconds of histories, in parts that two workers share.
-PARTS, HISTORIES = 4, 80
+PARTS, HISTORIES = 4, 70
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_a_missing_mechanism_is_noticed_and_the_history_is_shrunk(name: str) -> 
         violated = violation.partition(":")[0]
         history = History.of(seed)
         kept = shrunk(history, violated)
-        assert len(kept) < len(history.steps) / 4
+        assert len(kept) < len(history.steps) / 3
         assert any(each.startswith(violated) for each in violations(history.of_steps(kept).play()))
     assert not violations(history.of_steps(kept).play())
 
