@@ -11,7 +11,7 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
 from chalicelib import idempotency, notifications, reports, rest, timeline, today
-from chalicelib.dead_letters import letters, redrive
+from chalicelib.dead_letters import descriptions, letters, redrive
 from chalicelib.errors import InvalidRequest
 from chalicelib.orders import order, placing
 from chalicelib.reports import history
@@ -101,7 +101,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{redrive.MESSAGE_ID.pattern}$"
     assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == redrive.IDS
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == redrive.KEPT_SHOWN
-    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == letters.TEXT_CHARACTERS
+    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == descriptions.TEXT_CHARACTERS
     assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
     assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
     assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == links.FILENAME_CHARACTERS
