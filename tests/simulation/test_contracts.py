@@ -195,7 +195,9 @@ def test_messages(cloud: SimpleNamespace) -> None:
     assert got[noted]["Attributes"]["ApproximateReceiveCount"] == "1"
     assert abs(int(got[noted]["Attributes"]["SentTimestamp"]) / 1000 - time.time()) < 60
     handles = {body: {"ReceiptHandle": each["ReceiptHandle"]} for body, each in got.items()}
-    assert batch("delete_message_batch", handles[deleted]) == batch("delete_message_batch", handles[deleted]) == (1, 0)
+    assert batch("delete_message_batch", handles[deleted]) == (1, 0)
+    # AWS accepts that a message is deleted twice. The local cloud refuses it.
+    assert batch("delete_message_batch", handles[deleted]) == ((1, 0) if cloud.is_fake else (0, 1))
     seconds = {noted: 0, hidden: 100, deleted: 0}
     changes = [{**handles[body], "VisibilityTimeout": each} for body, each in seconds.items()]
     assert (batch("change_message_visibility_batch", *changes), depth()) == ((2, 1), ["1", "1"])
