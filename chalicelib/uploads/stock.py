@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_stock(connect: Callable[[], AbstractContextManager[Connection[Any]]]) -> Iterator[Stock]:
-    """Opens a connection to MySQL. What is not committed is rolled back."""
+    """Opens a connection to MySQL. Uncommitted changes are rolled back."""
     with connect() as connection, connection.cursor() as cursor:
         yield Stock(connection, cursor)
 

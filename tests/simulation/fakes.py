@@ -1,7 +1,7 @@
 """Fakes of the AWS clients that the handlers use. ``test_contracts.py`` compares them with the local cloud.
 
 The fakes follow AWS's documentation, and support only the operations, arguments and expressions that the handlers use.
-The ``gate`` can delay or refuse an operation, or lose its answer. What AWS would deliver is kept in lists, such as
+The ``gate`` can delay or refuse an operation, or lose its answer. Everything that AWS would deliver is kept in lists, such as
 ``Sns.published``.
 """
 

@@ -24,7 +24,7 @@ from tests.simulation.mysql import Mysql
 from tests.simulation.world import Process, World
 
 PREFIX = "arn:aws:%s:us-east-1:123456789012:"
-# Where a name alone does not do, the settings have these values.
+# The settings that need more than a name.
 ARNS = {
     "orders_stream_arn": PREFIX % "dynamodb" + "table/cafe-test-orders/stream/1",
     "topic_arn": PREFIX % "sns" + "cafe-test-notifications",

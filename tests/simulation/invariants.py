@@ -1,4 +1,4 @@
-"""What must hold after every history. Each function yields one sentence for each violation."""
+"""The promises that must hold after every history. Each function yields one sentence for each violation."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def uploads_are_applied_once(played: Played) -> Iterator[str]:
 
 
 def undos_and_applied_previews_happen_once(played: Played) -> Iterator[str]:
-    """What the API accepted is carried out exactly once."""
+    """Everything that the API accepted is carried out exactly once."""
     commits = Counter((kind, upload_id) for kind, upload_id, _ in played.cloud.mysql.commits)
     for name, upload_id in set(played.actions):
         status = played.cloud.records.get(upload_id)["status"]

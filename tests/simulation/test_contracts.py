@@ -1,4 +1,4 @@
-"""The same assertions hold for the fakes and for the local cloud. Where the local cloud deviates, the test says so."""
+"""The same assertions hold for the fakes and for the local cloud. The tests name the deviations of the local cloud."""
 
 from __future__ import annotations
 
