@@ -14,7 +14,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev stop status logs trace user dead-letters redrive test test-fast test-pythons fuzz faults simulate soak check audit lock update bench deploy rollback destroy verify-deploy
+.PHONY: help run dev stop status logs trace user dead-letters redrive discard test test-fast test-pythons fuzz faults simulate soak check audit lock update bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ status: .venv/run  ## Show what is running, and where
 logs: .venv/run  ## Follow the logs of the functions and the API; select lines with FUNCTION=store_orders, ID=x and SINCE=15m
 	@$(BIN)/python -m local logs $(if $(FUNCTION),--function '$(FUNCTION)') $(if $(ID),--id '$(ID)') $(if $(SINCE),--since '$(SINCE)')
 
-dead-letters: .venv/run  ## List the dead letters, which are messages that failed permanently
+dead-letters: .venv/run  ## List the messages that failed permanently, and those put back or discarded; add STAGE=y for a stage on AWS
 	@$(BIN)/python -m local dead-letters $(STAGE)
 
 trace: .venv/run  ## Follow one id through the logs: make trace ID=x; add STAGE=y SINCE=7d for a stage on AWS
@@ -44,8 +44,12 @@ trace: .venv/run  ## Follow one id through the logs: make trace ID=x; add STAGE=
 user: .venv/run  ## Create a user who may sign in: make user NAME=x GROUP=staff; add STAGE=y for a stage on AWS
 	@$(BIN)/python -m $(if $(STAGE),infra.users,local user) '$(NAME)' '$(GROUP)' $(STAGE)
 
-redrive: .venv/run  ## Send the dead letters back to where they came from
-	@$(BIN)/python -m local redrive $(STAGE)
+LETTERS = $(STAGE) $(if $(KIND),--kind '$(KIND)') $(if $(ID),--id '$(ID)')
+redrive: .venv/run  ## Send the dead letters back to where they came from, or only those of KIND=order or with ID=x
+	@$(BIN)/python -m local redrive $(LETTERS)
+
+discard: .venv/run  ## Remove dead letters after a confirmation: make discard ID=x or KIND=order; YES=1 skips the question
+	@$(BIN)/python -m local discard $(LETTERS) $(if $(YES),--yes)
 
 # Each of the two workers has its own stack. Compiled files would change the package that the other worker deploys.
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -n 2 --durations=10

@@ -423,16 +423,26 @@ def list_dead_letters() -> dict[str, Any]:
     """Lists the messages that failed permanently, oldest first."""
     from chalicelib.dead_letters import listing
 
-    return listing.oldest(rest.limit(request()), settings=settings, aws=clients.aws)
+    return listing.oldest(rest.limit(request()), settings=settings, aws=clients.aws, now=now())
 
 
 @app.route("/dead-letters/redrive", methods=["POST"], authorizer=authorize)
 def redrive_dead_letters() -> dict[str, Any]:
-    """Sends all dead letters, or only those with the given ids, back to where they came from."""
+    """Sends all dead letters, or only those with the given ids or kind, back to where they came from."""
+    return _handle_dead_letters("redriven")
+
+
+@app.route("/dead-letters/discard", methods=["POST"], authorizer=authorize)
+def discard_dead_letters() -> dict[str, Any]:
+    """Removes the dead letters with the given ids or kind, and keeps a copy of each for 30 days."""
+    return _handle_dead_letters("discarded")
+
+
+def _handle_dead_letters(action: Any) -> dict[str, Any]:
     from chalicelib.dead_letters import redrive
 
-    ids = redrive.parse(rest.body(request(), nothing={}))
-    return redrive.redrive(ids, settings=settings, aws=clients.aws)
+    selection, name = redrive.parse(rest.body(request(), nothing={}), action), rest.caller(request()).name
+    return redrive.handle(action, selection, by=name, settings=settings, aws=clients.aws, now=now())
 
 
 # --- The API itself ---------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
             MessageStructure="json",
             MessageAttributes={
                 "kind": {"DataType": "String", "StringValue": notification.kind},
-                "key": {"DataType": "String", "StringValue": _short(notification.key)},
+                "key": {"DataType": "String", "StringValue": stored_key(notification.key)},
                 **facts.sns_attribute(notification.facts),
                 **correlation.sns_attribute(notification.correlation_ids),
             },
@@ -117,7 +117,7 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else json.dumps(text)
 
 
-def _short(key: str) -> str:
+def stored_key(key: str) -> str:
     """Returns ``key``, or its digest if ``key`` is too long for DynamoDB."""
     encoded = key.encode()
     return key if len(encoded) <= KEY_BYTES else hashlib.sha256(encoded).hexdigest()
@@ -165,7 +165,7 @@ def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, de
     kind = attributes.get("kind", default_kind)
     moment = timestamp(sent_at)
     values = {
-        "notificationID": _short(attributes.get("key") or sns["MessageId"]),
+        "notificationID": stored_key(attributes.get("key") or sns["MessageId"]),
         "messageId": sns["MessageId"],
         "kind": kind if kind in KINDS else "other",
         "subject": sns.get("Subject") or "",

@@ -48,6 +48,7 @@ ROUTES = {
     ("GET", "/today"): STAFF,
     ("GET", "/dead-letters"): MANAGERS,
     ("POST", "/dead-letters/redrive"): MANAGERS,
+    ("POST", "/dead-letters/discard"): MANAGERS,
     ("GET", "/health"): OPEN,
     ("HEAD", "/health"): OPEN,
     ("GET", "/openapi.json"): OPEN,

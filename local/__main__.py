@@ -60,17 +60,25 @@ def env(stack: Stack) -> None:
     print(stack.env_file)
 
 
-def dead_letters(api: Api) -> None:
+def dead_letters(api: Api, arguments: argparse.Namespace) -> None:
     from local import letters
 
-    letters.show(api)
+    if arguments.command == "dead-letters":
+        letters.show(api)
+        return
+    chosen = arguments.kind, arguments.id
+    is_done = (
+        letters.redrive(api, *chosen)
+        if arguments.command == "redrive"
+        else letters.discard(api, *chosen, yes=arguments.yes)
+    )
+    sys.exit(not is_done)
 
 
-def redrive(api: Api) -> None:
+def kind(text: str) -> str:
     from local import letters
 
-    if not letters.redrive(api):
-        sys.exit(1)
+    return letters.kind(text)
 
 
 def api(stack: Stack, stage: str | None) -> Api:
@@ -141,15 +149,21 @@ def main(given: list[str] | None = None) -> None:
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(work=work)
-    for name, on_letters, about in (
-        ("dead-letters", dead_letters, "list the dead letters"),
-        ("redrive", redrive, "send the dead letters back for processing"),
+    for name, about in (
+        ("dead-letters", "list the dead letters, and what became of those that were put back or discarded"),
+        ("redrive", "send the dead letters back for processing, and wait a minute for the results"),
+        ("discard", "remove dead letters after a confirmation, and keep a copy for 30 days"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument(
             "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage to use instead of the local stack"
         )
-        command.set_defaults(work=lambda stack, on_letters=on_letters: on_letters(api(stack, arguments.stage)))
+        if name != "dead-letters":
+            command.add_argument("--kind", metavar="KIND", type=kind, help="only dead letters of this kind")
+            command.add_argument("--id", metavar="ID", help="only the dead letter with this id")
+        if name == "discard":
+            command.add_argument("--yes", action="store_true", help="discard without a confirmation")
+        command.set_defaults(command=name, work=lambda stack: dead_letters(api(stack, arguments.stage), arguments))
     about = "run saved edits immediately, and show the logs"
     dev_command = commands.add_parser("dev", help=about, description=about)
     dev_command.add_argument(

@@ -1,4 +1,7 @@
-"""Sends dead letters back to their destinations. Each class redrives one kind of dead letter."""
+"""Sends dead letters back to their destinations. Each class redrives one kind of dead letter.
+
+``results`` names what exists once the work is done, and ``handled.py`` looks for it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.errors import CafeError
-from chalicelib.notifications import Notification, publisher
+from chalicelib.notifications import Notification, publisher, stored_key
 from chalicelib.orders import announce
+from chalicelib.reports import REPORT_ID
 
 RECORDS_AT_ONCE = 100
 STREAM_PAGES = 20
 
 # A function of this type returns the AWS client for a service name.
 Aws = Callable[[str], Any]
+# A place and an id that it will contain. The place is ``announcements``, ``reports`` or a table in the settings.
+Result = tuple[str, str]
 
 
 class CannotRedrive(CafeError):
@@ -35,6 +41,34 @@ class Invocation:
     def send(self, aws: Aws) -> None:
         aws("lambda").invoke(FunctionName=self.function, InvocationType="Event", Payload=json.dumps(self.event))
 
+    def results(self) -> list[Result]:
+        records = self.event.get("Records")
+        return [each for record in records if (each := _result(record))] if isinstance(records, list) else []
+
+
+def _result(record: Any) -> Result | None:
+    """Returns the result of one record of an event, or None if the record has an unknown format."""
+    try:
+        match record:
+            case {"eventName": "INSERT", "dynamodb": {"Keys": {"orderID": {"S": str(order_id)}}}}:
+                return "announcements", order_id
+            case {"s3": _}:
+                # These modules are imported only here, because they import humanize, which is slow.
+                from chalicelib.uploads import outcomes
+                from chalicelib.uploads.upload import Upload
+
+                upload = Upload.from_record(record)
+                if upload.is_csv_in("inventory") or upload.is_csv_in("previews"):
+                    return "uploads_table", upload.id
+                return None if upload.is_folder() else ("notifications_table", stored_key(outcomes.key(upload)))
+            case {"Sns": {"MessageAttributes": {"key": {"Value": str(key)}}}} if key:
+                return "notifications_table", stored_key(key)
+            case {"Sns": {"MessageId": str(key)}} if key:
+                return "notifications_table", stored_key(key)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        pass
+    return None
+
 
 @dataclass(frozen=True)
 class Publication:
@@ -45,6 +79,9 @@ class Publication:
 
     def send(self, aws: Aws) -> None:
         publisher(aws("sns"), self.topic)(self.notification)
+
+    def results(self) -> list[Result]:
+        return [("notifications_table", stored_key(self.notification.key))]
 
 
 @dataclass(frozen=True)
@@ -60,6 +97,10 @@ class Execution:
         # EventBridge Scheduler may send two dead letters for the same scheduled report.
         with suppress(sfn.exceptions.ExecutionAlreadyExists):
             sfn.start_execution(stateMachineArn=self.machine, name=self.name, input=self.input)
+
+    def results(self) -> list[Result]:
+        arn = f"{self.machine.replace(':stateMachine:', ':execution:')}:{self.name}"
+        return [("reports", arn)] if REPORT_ID.fullmatch(self.name) else []
 
 
 @dataclass(frozen=True)
@@ -85,6 +126,10 @@ class StreamPart:
         for first in range(0, len(new), RECORDS_AT_ONCE):
             event = {"Records": new[first : first + RECORDS_AT_ONCE], "redriven": True}
             Invocation(self.announce, event).send(aws)
+
+    def results(self) -> list[Result]:
+        # Only the stream knows the orders in this range, and only for 24 hours.
+        return []
 
     def _read(self, streams: Any) -> list[dict[str, Any]]:
         iterator = streams.get_shard_iterator(

@@ -18,7 +18,7 @@ from typing import Any
 from chalicelib import correlation, facts
 from chalicelib.dead_letters import descriptions, reasons
 from chalicelib.dead_letters.descriptions import one_line, without_none
-from chalicelib.dead_letters.destinations import Destination, Execution, Invocation, Publication, StreamPart
+from chalicelib.dead_letters.destinations import Destination, Execution, Invocation, Publication, Result, StreamPart
 from chalicelib.errors import InvalidRequest
 from chalicelib.fields import whole_number
 from chalicelib.notifications import Notification, counted
@@ -26,6 +26,7 @@ from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
 
+MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 # EventBridge Scheduler replaces this placeholder with the execution id.
 EXECUTION_ID = "<aws.scheduler.execution-id>"
 
@@ -96,9 +97,18 @@ class Letter:
     retries: int = 0
     retried_since: str = ""
 
+    def results(self) -> list[Result]:
+        """Returns what exists once the dead letter was redriven and processed, or an empty list if it is unknown."""
+        if self.kind == "order":
+            try:
+                return [("orders_table", Order.from_json(self.body).order_id)]
+            except InvalidRequest:
+                return []
+        return self.destination.results() if self.destination else []
+
     def shown(self) -> dict[str, Any]:
         """Returns the fields of the dead letter for the API response."""
-        names = ("id", "kind", "what", "since", "why", "tries")
+        names = ("id", "letter", "kind", "what", "since", "why", "tries")
         return {name: getattr(self, name) for name in names}
 
 
@@ -118,7 +128,7 @@ def read_order(message: Message) -> Letter:
     tries = given.get("tries", "")
     return Letter(
         id=message["MessageId"],
-        letter=given.get("letter") or message["MessageId"],
+        letter=_first_id(given.get("letter"), message),
         kind="order",
         what=one_line(what),
         since=_moment(given.get("sent")) or _sent(message),
@@ -182,7 +192,7 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     tries = whole_number(context.get("approximateInvokeCount"))
     letter = Letter(
         id=message["MessageId"],
-        letter=one_line(str(earlier.get("letter") or message["MessageId"])),
+        letter=_first_id(earlier.get("letter"), message),
         kind=kind,
         what=one_line(descriptions.event(kind, payload, function)),
         since=_moment(earlier.get("since")) or _moment(content.get("timestamp")) or _sent(message),
@@ -316,6 +326,11 @@ def _moment(given: Any) -> str:
 
 def _attributes(message: Message) -> dict[str, str]:
     return {name: str(each.get("StringValue") or "") for name, each in message.get("MessageAttributes", {}).items()}
+
+
+def _first_id(given: Any, message: Message) -> str:
+    """Returns the id of the first dead letter, which a redrive sends along, or else the message's own id."""
+    return given if isinstance(given, str) and MESSAGE_ID.fullmatch(given) else str(message["MessageId"])
 
 
 def _sent(message: Message) -> str:

@@ -1,12 +1,14 @@
-"""Lists dead letters, oldest first."""
+"""Lists dead letters, oldest first, and what became of those that a person handled."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from chalicelib.dead_letters.destinations import Aws
+from chalicelib.dead_letters.handled import Handled, content
 from chalicelib.dead_letters.queue import open_queues
 from chalicelib.settings import Settings
 
@@ -18,8 +20,10 @@ SECONDS = 8
 HIDDEN_SECONDS = 30
 
 
-def oldest(limit: int, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
-    """Returns ``{"deadLetters": [{"id", "kind", "what", "since", "why", "tries"}], "total"}``, oldest first.
+def oldest(
+    limit: int, *, settings: Settings, aws: Aws, now: datetime, clock: Callable[[], float] = time.monotonic
+) -> dict[str, Any]:
+    """Returns ``{"deadLetters", "total", "handled"}`` in the format that ``chalicelib/openapi.json`` describes.
 
     ``total`` is exact if all dead letters could be read. Otherwise, ``total`` is an estimate from SQS.
     """
@@ -28,15 +32,23 @@ def oldest(limit: int, *, settings: Settings, aws: Aws, clock: Callable[[], floa
     shown: dict[str, dict[str, Any]] = {}
 
     def in_time() -> bool:
-        return clock() < end and len(shown) < LETTERS_READ
+        return clock() < end
+
+    def goes_on() -> bool:
+        return in_time() and len(shown) < LETTERS_READ
 
     try:
         for queue in queues:
-            for letters in queue.take(in_time):
-                shown |= {each.id: each.shown() for each in letters}
-        total = len(shown) if in_time() else max(len(shown), sum(queue.count() for queue in queues))
+            for letters in queue.take(goes_on):
+                shown |= {each.id: {**each.shown(), "content": content(each.body)} for each in letters}
+        total = len(shown) if goes_on() else max(len(shown), sum(queue.count() for queue in queues))
     finally:
         for queue in queues:
             queue.release()
     ordered = sorted(shown.values(), key=lambda letter: (letter["since"], letter["id"]))
-    return {"deadLetters": ordered[:limit], "total": total}
+    waiting = {each["id"]: each["letter"] for each in ordered}
+    return {
+        "deadLetters": ordered[:limit],
+        "total": total,
+        "handled": Handled(settings, aws, now, in_time).newest(waiting),
+    }

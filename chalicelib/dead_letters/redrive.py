@@ -1,23 +1,25 @@
-"""Sends dead letters back to their destinations, and then deletes them from the dead-letter queues.
+"""Sends dead letters back to their destinations, or discards them, and then deletes them from the dead-letter queues.
 
-If a redrive is interrupted between sending and deleting, the next redrive sends the dead letter again. Sending a dead
-letter twice is harmless, because the receiver ignores a repeated order, notification, upload or report. Receivers
-detect repetitions by the ``orderID``, the notification key, the S3 sequencer or the execution name.
+Each dead letter is first recorded (see ``handled.py``). If it cannot be recorded, it is neither sent nor deleted. If a
+redrive is interrupted between sending and deleting, the next redrive sends the dead letter again. Sending a dead letter
+twice is harmless, because the receiver ignores a repeated order, notification, upload or report. Receivers detect
+repetitions by the ``orderID``, the notification key, the S3 sequencer or the execution name.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from botocore.exceptions import ClientError, ParamValidationError
 
 from chalicelib import correlation, queues
-from chalicelib.dead_letters.destinations import Aws, CannotRedrive
-from chalicelib.dead_letters.letters import Letter
+from chalicelib.dead_letters.destinations import Aws, CannotRedrive, Destination
+from chalicelib.dead_letters.handled import DISCARDED, ON_ITS_WAY, Handled
+from chalicelib.dead_letters.letters import KINDS, MESSAGE_ID, Letter
 from chalicelib.dead_letters.queue import DeadLetterQueue, open_queues
 from chalicelib.errors import Unavailable, aws_errors
 from chalicelib.fields import Fields
@@ -25,42 +27,67 @@ from chalicelib.logs import logger
 from chalicelib.settings import Settings
 
 IDS = 100
-MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 # Maximum number of kept dead letters that a response lists.
 KEPT_SHOWN = 100
-# Maximum time in seconds of a redrive. The last AWS call must end before API Gateway's 29-second timeout.
+# Maximum time in seconds of a request. The last AWS call must end before API Gateway's 29-second timeout.
 SECONDS = 10
-# Visibility timeout in seconds for the dead letters that a redrive receives. A redrive always ends earlier.
+# Visibility timeout in seconds for the dead letters that a request receives. A request always ends earlier.
 HIDDEN_SECONDS = 90
 
 log = logger("dead_letters")
 
 
-def parse(body: Any) -> frozenset[str] | None:
-    """Returns the ids in a request's JSON body, or None for all dead letters. Raises ``InvalidRequest``."""
-    fields = Fields.of_body(body, ("ids",), of="a redrive", expected="an object, or nothing")
-    ids = fields.get("ids", [])
+Action = Literal["redriven", "discarded"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Selects the dead letters that have one of the ``ids`` and the ``kind``. None selects all."""
+
+    ids: frozenset[str] | None = None
+    kind: str | None = None
+
+    def includes(self, letter: Letter) -> bool:
+        return (self.ids is None or letter.id in self.ids) and self.kind in (None, letter.kind)
+
+
+def parse(body: Any, action: Action) -> Selection:
+    """Returns the selection in a request's JSON body. Raises ``InvalidRequest``."""
+    noun = "redrive" if action == "redriven" else "discard"
+    fields = Fields.of_body(body, ("ids", "kind"), of=f"a {noun}", expected="an object, or nothing")
+    ids, kind = fields.get("ids", []), fields.get("kind")
+    if not fields.values and action == "discarded":
+        fields.refuse("body", "must contain `ids` or a `kind`, because all dead letters are never discarded at once")
     if "ids" in fields and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
         fields.refuse("ids", f"must be a list of 1 to {IDS} ids; leave it out to redrive all dead letters")
     elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
         fields.refuse("ids", "must contain only ids of dead letters: 1 to 100 characters of A-Z, a-z, 0-9 and -")
+    if "kind" in fields and kind not in KINDS:
+        fields.refuse("kind", f"must be one of {', '.join(KINDS)}")
     fields.check()
-    return frozenset(ids) if "ids" in fields else None
+    return Selection(frozenset(ids) if "ids" in fields else None, kind)
 
 
-def redrive(
-    ids: frozenset[str] | None, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic
+def handle(
+    action: Action,
+    selection: Selection,
+    *,
+    by: str,
+    settings: Settings,
+    aws: Aws,
+    now: datetime,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """Redrives the dead letters with the given ``ids``, or all dead letters if ``ids`` is None.
+    """Redrives or discards the selected dead letters for the user ``by``.
 
-    Returns ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``. A dead letter that cannot be redriven is kept in
-    its queue. ``left`` counts the dead letters that remain because they were kept, not requested or not reached in
-    time.
+    Returns ``{action, "kept": [{"id", "what", "why"}], "left"}``, in which ``action`` counts dead letters. A dead
+    letter that cannot be redriven or recorded is kept in its queue. ``left`` counts the dead letters that remain
+    because they were kept, not selected or not reached in time.
     """
     end = clock() + SECONDS
-    run = _Redrive(ids, settings.orders_queue_url, aws, lambda: clock() < end)
+    run = _Run(action, selection, Handled(settings, aws, now, lambda: clock() < end), by)
     both = open_queues(settings, aws("sqs"), HIDDEN_SECONDS)
-    saw_all = ids is None
+    saw_all = selection.ids is None
     try:
         try:
             for queue in both:
@@ -72,66 +99,79 @@ def redrive(
                 raise
             saw_all = False
         held = sum(queue.held for queue in both)
-        left = held if saw_all and run.in_time() else max(held, sum(queue.count() for queue in both))
+        left = held if saw_all and run.handled.in_time() else max(held, sum(queue.count() for queue in both))
     finally:
         for queue in both:
             queue.release()
-    return {"redriven": len(run.done), "kept": list(run.kept.values())[:KEPT_SHOWN], "left": left}
+    return {action: len(run.done), "kept": list(run.kept.values())[:KEPT_SHOWN], "left": left}
 
 
 @dataclass
-class _Redrive:
-    """The progress of a redrive.
+class _Run:
+    """The progress of a request.
 
-    ``done`` contains the ids of redriven dead letters. ``kept`` describes the dead letters that could not be redriven.
+    ``done`` contains the ids of redriven or discarded dead letters. ``kept`` describes those that could not be.
     """
 
-    ids: frozenset[str] | None
-    orders_url: str
-    aws: Aws
-    in_time: Callable[[], bool]
+    action: Action
+    selection: Selection
+    handled: Handled
+    by: str
     done: set[str] = field(default_factory=set)
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
         """Returns True if time is left and some requested dead letters have not been found yet."""
-        return self.in_time() and (self.ids is None or not self.ids <= self.done | self.kept.keys())
+        ids = self.selection.ids
+        return self.handled.in_time() and (ids is None or not ids <= self.done | self.kept.keys())
 
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
-        """Sends and deletes the requested dead letters among ``letters``, and records each outcome."""
-        requested = [each for each in letters if self.ids is None or each.id in self.ids]
-        # SQS may redeliver a dead letter that this redrive has already sent. The redelivered dead letter is deleted but
+        """Records, sends and deletes the selected dead letters among ``letters``."""
+        requested = [each for each in letters if self.selection.includes(each)]
+        # SQS may redeliver a dead letter that this request has already sent. The redelivered dead letter is deleted but
         # not sent again.
         new = [each for each in requested if each.id not in self.done]
-        reasons = self._send(new)
+        reasons = self._record(new)
+        if self.action == "redriven":
+            reasons |= self._send([each for each in new if each.id not in reasons])
         sent = [each.id for each in requested if each.id not in reasons]
         undeleted = queue.delete(sent)
         self.done |= {each.id for each in new if each.id not in reasons}
-        reasons |= dict.fromkeys(undeleted, "the dead letter was redriven but could not be deleted")
+        reasons |= dict.fromkeys(undeleted, f"the dead letter was {self.action} but could not be deleted")
         for letter in new:
             self._note(letter, reasons.get(letter.id))
+
+    def _record(self, letters: list[Letter]) -> dict[str, str]:
+        """Records dead letters. Returns the reason for each failure, keyed by dead letter id."""
+        reasons = {}
+        for letter in letters:
+            try:
+                if self.action == "redriven" and letter.kind != "order" and letter.destination is None:
+                    raise CannotRedrive("its origin is unknown")
+                self.handled.add(letter, ON_ITS_WAY if self.action == "redriven" else DISCARDED, self.by)
+            except (ClientError, Unavailable, CannotRedrive) as error:
+                reasons[letter.id] = _reason(error)
+        return reasons
 
     def _send(self, letters: list[Letter]) -> dict[str, str]:
         """Sends dead letters to their destinations. Returns the reason for each failure, keyed by dead letter id."""
         reasons = self._send_orders([each for each in letters if each.kind == "order"])
         for letter in letters:
-            if letter.kind != "order" and (reason := self._send_one(letter)):
+            if letter.destination and (reason := self._send_one(letter.destination)):
                 reasons[letter.id] = reason
         return reasons
 
     def _send_orders(self, letters: list[Letter]) -> dict[str, str]:
-        messages = [(each.body, correlation.sqs_attribute(next(iter(each.correlation_ids), None))) for each in letters]
-        failures = queues.send(self.aws("sqs"), self.orders_url, messages)
+        messages = [(each.body, _attributes(each)) for each in letters]
+        failures = queues.send(self.handled.aws("sqs"), self.handled.settings.orders_queue_url, messages)
         return {letters[index].id: _reason(error) for index, error in failures.items()}
 
-    def _send_one(self, letter: Letter) -> str | None:
-        if letter.destination is None:
-            return "its origin is unknown"
-        if not self.in_time():
+    def _send_one(self, destination: Destination) -> str | None:
+        if not self.handled.in_time():
             return "the redrive ran out of time: try again"
         try:
             with aws_errors():
-                letter.destination.send(self.aws)
+                destination.send(self.handled.aws)
         except (ClientError, Unavailable, CannotRedrive) as error:
             return _reason(error)
         except (ParamValidationError, UnicodeError):
@@ -140,15 +180,24 @@ class _Redrive:
         return None
 
     def _note(self, letter: Letter, reason: str | None) -> None:
-        # The ``correlationId`` in the log belongs to the redrive request, so the ids from the dead letter need a
-        # separate field.
+        # The ``correlationId`` in the log belongs to the request, so the dead letter's ids need a separate field.
         about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
         extra: dict[str, Any] = {"messageId": letter.id, **about}
         if reason is None:
-            log.info("dead letter redriven", extra=extra)
+            log.info(f"dead letter {self.action}", extra=extra)
         else:
             self.kept[letter.id] = {"id": letter.id, "what": letter.what, "why": reason}
             log.warning("dead letter kept", extra={**extra, "reason": reason})
+
+
+def _attributes(letter: Letter) -> dict[str, Any]:
+    """Returns the attributes of an order that is sent again. ``store_orders`` adds its tries to those of the letter."""
+    sent = f"{datetime.fromisoformat(letter.since).timestamp() * 1000:.0f}" if letter.since else None
+    given = {"letter": letter.letter, "sent": sent, "tries": letter.tries}
+    return {
+        **correlation.sqs_attribute(next(iter(letter.correlation_ids), None)),
+        **{name: {"DataType": "String", "StringValue": str(each)} for name, each in given.items() if each is not None},
+    }
 
 
 def _reason(error: Exception) -> str:

@@ -39,7 +39,7 @@ def _nameless(position: int) -> str:
 def known_facts(upload: Upload, notification: Notification | None) -> dict[str, Any]:
     """Returns the facts of an upload's notification, or no facts if the notification is about another upload."""
     facts = dict(notification.facts) if notification else {}
-    if notification and "uploadId" not in facts and notification.key == _key(upload):
+    if notification and "uploadId" not in facts and notification.key == key(upload):
         # Version 0.2.0 stored no upload id, and 0.1.0 stored no facts, so the subject is all that says the outcome.
         refused = notification.subject.startswith("Upload: not imported")
         return {"outcome": "notImported" if refused else "imported", **facts}
@@ -94,7 +94,7 @@ def _notification(upload: Upload, outcome: str, details: str, facts: dict[str, A
     subject = f"Upload: {outcome} ({upload.name})"
     return Notification(
         kind="upload",
-        key=_key(upload) + suffix,
+        key=key(upload) + suffix,
         subject=subject,
         message=f"{upload.name} ({size}) was received at {upload.time}.\n{details}",
         sms=subject,
@@ -103,7 +103,8 @@ def _notification(upload: Upload, outcome: str, details: str, facts: dict[str, A
     )
 
 
-def _key(upload: Upload) -> str:
+def key(upload: Upload) -> str:
+    """Returns the key of the notification about an uploaded file."""
     return f"upload/{upload.name}/{upload.sequencer}"
 
 

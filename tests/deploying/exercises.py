@@ -254,6 +254,17 @@ def redriven(queue: str, content: Callable[[Stage], Any]) -> Run:
     return redrive
 
 
+def became(content: Callable[[Stage], Any]) -> Run:
+    """Returns a ``Run`` that redrives a failure, and reads what became of it. The API logs a refused read."""
+
+    def read(stage: Stage) -> Answer:
+        sent = redriven("failures", content)(stage)
+        answer = stage.api("GET", "/dead-letters")
+        return Answer(sent.ok and answer.ok and "results of dead letters not read" not in answer.said, answer.said)
+
+    return read
+
+
 def dead_order(_: Stage) -> Any:
     return {**order_message(secrets.token_hex(4)), "requestedBy": None}
 
@@ -261,6 +272,11 @@ def dead_order(_: Stage) -> Any:
 def dead_event(function: str) -> Callable[[Stage], Any]:
     arn = "arn:aws:lambda:us-east-1:000000000000:function:"
     return lambda stage: failed_event(arn + stage.function(function), {"Records": []})
+
+
+def dead_upload(stage: Stage) -> Any:
+    event = s3_event(stage.bucket("uploads"), "inventory/a.csv", "0" * 32)
+    return failed_event(f"arn:aws:lambda:us-east-1:000000000000:function:{stage.function('receive_upload')}", event)
 
 
 def dead_message(topic: str) -> Callable[[Stage], Any]:
@@ -543,7 +559,9 @@ EXERCISES: tuple[Exercise, ...] = (
         )
         for queue in ("orders-dead", "failures")
     ),
-    API(redriven("orders-dead", dead_order), "sqs:DeleteMessage -orders-dead"),
+    API(redriven("orders-dead", dead_order), "sqs:DeleteMessage -orders-dead", "dynamodb:PutItem -notifications"),
+    API(became(dead_message("notifications")), "dynamodb:BatchGetItem -notifications"),
+    API(became(dead_upload), "dynamodb:BatchGetItem -uploads"),
     API(redriven("failures", dead_event("record_alarm")), "sqs:DeleteMessage -failures"),
     *(
         API(redriven("failures", dead_event(name)), f"lambda:InvokeFunction -{name}")

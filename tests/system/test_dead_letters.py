@@ -164,12 +164,12 @@ def test_a_dead_letter_that_cannot_be_put_back_stays_and_a_later_redrive_succeed
     stored(system, order_id)
 
 
-def test_the_commands_list_and_redrive_all_dead_letters(system: System, letters: Letters) -> None:
+def test_the_commands_list_redrive_and_discard_dead_letters(system: System, letters: Letters) -> None:
     order_id = letters.new_id()
     letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id))
-    letters.put("FAILURES_QUEUE_URL", "what is this?")
+    unknown = letters.put("FAILURES_QUEUE_URL", "what is this?\u202e")
     head, *lines = system.run("python", "-m", "local", "dead-letters").stdout.splitlines()
-    assert head.split() == ["since", "kind", "tries", "what", "why"]
+    assert head.split() == ["id", "since", "kind", "tries", "what", "why"]
     [mine] = [line for line in lines if f"order {order_id} of customer Zoë" in line]
     assert mine[head.index("kind") :].split()[0] == "order"
     assert [line for line in lines if line[head.index("kind") :].startswith("unknown ")]
@@ -180,4 +180,14 @@ def test_the_commands_list_and_redrive_all_dead_letters(system: System, letters:
     assert counts, done.stdout
     assert (int(counts[1]) >= 1, int(counts[2]) >= 1) == (True, True)
     assert "  kept: a message in an unknown format: its origin is unknown" in done.stdout.splitlines()
-    stored(system, order_id)
+    assert f"  done: order {order_id} of customer Zoë" in done.stdout.splitlines()
+
+    command = ("python", "-m", "local", "discard", "--id", unknown)
+    refused = system.run(*command)
+    assert "    what is this??" in refused.stdout.splitlines()
+    assert (refused.returncode, "YES=1" in refused.stderr) == (1, True)
+    assert letters.listed(unknown)
+    assert system.run(*command, "--yes").stdout.splitlines()[-1] == "  1 discarded"
+    assert not letters.listed(unknown)
+    handled = {each["letter"]: each for each in system.get("/dead-letters")["handled"]}
+    assert (handled[unknown]["state"], handled[unknown]["content"]) == ("DISCARDED", "what is this??")

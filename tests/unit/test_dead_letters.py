@@ -2,7 +2,8 @@
 
 import copy
 import json
-from datetime import UTC, datetime
+import random
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib import clients
-from chalicelib.dead_letters import destinations, listing
+from chalicelib.dead_letters import destinations, handled, listing
 from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
 from chalicelib.errors import Unavailable
+from chalicelib.orders import replay
+from chalicelib.timeline import index_keys, timestamp
+from chalicelib.uploads import records
 from tests.unit.api import Api, app, refused
-from tests.unit.cloud import ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 from tests.unit.letters import (
     DEAD,
     FAILURES,
@@ -125,7 +129,7 @@ def test_each_shape_shows_what_failed_when_why_and_how_often(what: str) -> None:
     shown = read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown()
     expected = {"since": FAILED, "why": DOWN, "tries": 3, **changes}
     assert shown.pop("why").startswith(expected.pop("why"))
-    assert shown == {"id": "m-1", "kind": kind, "what": what.partition(" (")[0], **expected}
+    assert shown == {"id": "m-1", "letter": "m-1", "kind": kind, "what": what.partition(" (")[0], **expected}
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -218,7 +222,8 @@ def test_the_list_has_both_queues_oldest_first_and_removes_no_message(api: Api, 
 def test_without_time_to_read_all_messages_the_total_is_sqs_own_count(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     ticks = iter([0, 1, 2])
-    found = listing.oldest(100, settings=app.settings, aws=clients.aws, clock=lambda: next(ticks, 99))
+    clock = {"now": datetime.now(UTC), "clock": lambda: next(ticks, 99)}
+    found = listing.oldest(100, settings=app.settings, aws=clients.aws, **clock)
     assert (len(found["deadLetters"]), found["total"]) == (20, 25)
     assert visible(aws, DEAD) == 25
 
@@ -316,7 +321,7 @@ def test_orders_go_back_to_their_queue_byte_for_byte(api: Api, aws: Aws, functio
     assert redrive(api, body) == {"redriven": 13, "kept": [], "left": 0}
     assert sorted(each["Body"] for each in aws.receive(ENVIRONMENT["ORDERS_QUEUE_URL"])) == sorted(bodies)
     assert redrive(api) == {"redriven": 0, "kept": [], "left": 0}
-    assert listed(api) == {"deadLetters": [], "total": 0}
+    assert ids(listed(api)) == []
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -407,7 +412,9 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
     # The dead letters that stay in the queue are visible again immediately.
-    assert set(ids(listed(api))) == {upload, unknown, broken}
+    page = listed(api)
+    assert set(ids(page)) == {upload, unknown, broken}
+    assert {each["letter"] for each in page["handled"]}.isdisjoint(ids(page))
 
 
 @pytest.mark.parametrize(("fault", "redriven"), [("AccessDenied", 0), ("ServiceUnavailable", 0), ("one entry", 1)])
@@ -441,7 +448,9 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 def redriven_in(ticks: int) -> dict[str, Any]:
     """Runs a redrive whose time is up after ``ticks`` readings of the clock."""
     clock = iter(range(ticks))
-    return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
+    selection, read = redriving.Selection(), {"clock": lambda: next(clock, 99)}
+    now = datetime.now(UTC)
+    return redriving.handle("redriven", selection, by="mia", settings=app.settings, aws=clients.aws, now=now, **read)
 
 
 def test_when_time_runs_out_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
@@ -508,6 +517,135 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
     assert listing.SECONDS < 29
 
 
+# --- Results of a redrive ---------------------------------------------------------------------------------------------
+
+
+def file(key: str) -> dict[str, Any]:
+    stored = {"key": key, "size": 1, "eTag": "e", "sequencer": "01"}
+    record = {"eventName": "ObjectCreated:Put", "eventTime": SENT, "s3": {"object": stored}}
+    return invocation("receive_upload", {"Records": [record]})
+
+
+ORDERS, UPLOADS = ("ORDERS_TABLE", "orderID"), ("UPLOADS_TABLE", "uploadId")
+INBOX = ("NOTIFICATIONS_TABLE", "notificationID")
+# Each row contains a dead letter, and the table, key and value of its result.
+BECOMES = {
+    "order": (ORDER, *ORDERS, "o-1"),
+    "announcement": (invocation("announce_orders", ANNOUNCED), *INBOX, "any"),
+    "upload": (file("inventory/a.csv"), *UPLOADS, records.upload_id("inventory/a.csv", "01")),
+    "upload that is not imported": (file("a+b"), *INBOX, "upload/a b/01"),
+    "notification": (envelope(), *INBOX, "report/inventory-1"),
+    "alarm": (invocation("record_alarm", sns_event()), *INBOX, "n-1"),
+}
+
+
+def states(api: Api) -> list[str]:
+    return [each["state"] for each in listed(api)["handled"]]
+
+
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize("name", BECOMES)
+def test_a_letter_is_on_its_way_until_its_result_exists(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(replay, "FRESH_SECONDS", -1)
+    body, table, key, value = BECOMES[name]
+    [letter] = put(aws, DEAD if name == "order" else FAILURES, body)
+    assert redrive(api) == ONE
+    assert api.get("/notifications").json_body["notifications"] == []
+    [shown] = listed(api)["handled"]
+    assert (shown["letter"], shown["by"], shown["state"]) == (letter, "mia", "ON_ITS_WAY")
+    at, facts = timestamp(datetime.now(UTC)), json.dumps({"outcome": "placed", "orderIDs": ["o-1"]})
+    result = {key: value, "kind": "order", "sentAt": at, "facts": facts, **index_keys(at, value)}
+    for status in ("IMPORTING", "REFUSED") if name == "upload" else ("PLACED",):
+        item = {name: {"S": each} for name, each in {**result, "status": status}.items()}
+        aws.dynamodb.put_item(TableName=ENVIRONMENT[table], Item=item)
+        assert states(api) == ["ON_ITS_WAY" if status == "IMPORTING" else "DONE"]
+    # The result is not looked for again.
+    reads = aws.calls(aws.dynamodb, "BatchGetItem")
+    assert (states(api), reads) == (["DONE"], [])
+
+
+def test_a_report_is_on_its_way_until_it_ends(api: Api, aws: Aws) -> None:
+    put(aws, FAILURES, schedule(Name="storage-1"))
+    assert (redrive(api), states(api)) == (ONE, ["ON_ITS_WAY"])
+    aws.finish("storage-1")
+    assert states(api) == ["DONE"]
+
+
+def test_a_letter_that_fails_again_keeps_its_history(api: Api, aws: Aws) -> None:
+    sent = message("{poison", sent="1795230000000", tries="3", letter="first")
+    for tries in ("3", "4"):
+        sent["MessageAttributes"]["tries"] = {"StringValue": tries}
+        given = {name: {**each, "DataType": "String"} for name, each in sent["MessageAttributes"].items()}
+        aws.sqs.send_message(QueueUrl=DEAD, MessageBody=sent["Body"], MessageAttributes=given)
+        page = listed(api)
+        assert [(each["letter"], each["tries"]) for each in page["deadLetters"]] == [("first", int(tries))]
+        assert {each["state"] for each in page["handled"]} == ({"FAILED_AGAIN"} if tries == "4" else set())
+        assert redrive(api) == ONE
+        [sent] = aws.receive(ENVIRONMENT["ORDERS_QUEUE_URL"])
+        aws.sqs.delete_message(QueueUrl=ENVIRONMENT["ORDERS_QUEUE_URL"], ReceiptHandle=sent["ReceiptHandle"])
+        history = {name: each["StringValue"] for name, each in sent["MessageAttributes"].items()}
+        assert history == {"letter": "first", "sent": "1795230000000", "tries": tries}
+    assert read(message(ORDER, letter="a link"), DEAD).letter == "m-1"
+
+
+def test_after_a_day_without_a_result_the_state_is_unknown(api: Api, aws: Aws) -> None:
+    put(aws, DEAD, "{poison")
+    redrive(api)
+    for hours, state in ((24, "ON_ITS_WAY"), (26, "UNKNOWN"), (0, "UNKNOWN")):
+        later = datetime.now(UTC) + timedelta(hours=hours)
+        found = listing.oldest(100, settings=app.settings, aws=clients.aws, now=later)
+        assert [each["state"] for each in found["handled"]] == [state]
+
+
+def test_a_discarded_letter_stays_readable(api: Api, aws: Aws, functions: Functions) -> None:
+    noise = random.Random(1).randbytes(400_000).hex()
+    put(aws, FAILURES, noise, "?", invocation("record_alarm", sns_event()))
+    assert api.post("/dead-letters/discard", {"kind": "unknown"}).json_body == {"discarded": 2, "kept": [], "left": 1}
+    assert api.post("/dead-letters/discard", {"kind": "alarm"}).json_body == {"discarded": 1, "kept": [], "left": 0}
+    assert functions.invoked == []
+    by_content = {each["content"][:1]: each for each in listed(api)["handled"]}
+    assert [each["state"] for each in by_content.values()] == ["DISCARDED"] * 3
+    assert by_content["?"]["content"] == "?"
+    assert "only the first 350,000 of 800,000 bytes" in by_content[noise[:1]]["what"]
+
+
+@pytest.mark.parametrize("action", ["redrive", "discard"])
+def test_a_letter_that_cannot_be_recorded_is_neither_sent_nor_deleted(api: Api, aws: Aws, action: str) -> None:
+    [letter] = put(aws, DEAD, ORDER)
+    with refusing(aws.dynamodb, "put_item", "ThrottlingException"):
+        answer = api.post(f"/dead-letters/{action}", {"ids": [letter]}).json_body
+    assert [each["id"] for each in answer["kept"]] == [letter]
+    page = listed(api)
+    assert (ids(page), page["handled"], aws.queued()) == ([letter], [], [])
+    with refusing(aws.dynamodb, "query", "ThrottlingException"):
+        assert listed(api)["handled"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ('{"a": 1}\r\n\t\x1b[31m\u202e\ud800\u3000x', '{"a": 1} \n\t?[31m?? x'),
+        (
+            json.dumps(json.dumps({"url": LINK, "note": "n"})).replace("?", "\\\\u003f"),
+            r'"{\"url\": \"(a link)\", \"note\": \"n\"}"',
+        ),
+        ("x" * 4_001, "x" * 3_999 + "…"),
+        (f"{LINK} " * 200, None),
+        ("\U0001f600" * 2_000, "\U0001f600" * 1_428 + "…"),
+        ("a." * 500_000, None),
+    ],
+)
+def test_content_is_printable_text_of_bounded_size_without_links(body: str, shown: str | None) -> None:
+    text = handled.content(body)
+    assert shown in (None, text)
+    assert len(text) <= handled.CONTENT_CHARACTERS
+    assert "Signature" not in text
+    # Lambda limits a response to 6 MB.
+    assert len(json.dumps(json.dumps(text))) * (100 + handled.SHOWN) < 3_500_000
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -515,7 +653,15 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
         ({"all": True}, "all: is not a field of a redrive"),
         ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
         ({"ids": ["a\n"]}, "ids: must contain only ids of dead letters"),
+        ({"kind": "x"}, "kind: must be one of order, announcement,"),
     ],
 )
 def test_an_invalid_redrive_request_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
     assert refused(api.post("/dead-letters/redrive", body), 400, "InvalidRequest").startswith(problem)
+
+
+@pytest.mark.parametrize("body", [b"", {}])
+def test_all_letters_are_never_discarded_at_once(api: Api, aws: Aws, body: Any) -> None:
+    put(aws, DEAD, ORDER)
+    assert "`ids` or a `kind`" in refused(api.post("/dead-letters/discard", body), 400, "InvalidRequest")
+    assert visible(aws, DEAD) == 1

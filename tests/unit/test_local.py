@@ -12,10 +12,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
+from local import letters
 from local.__main__ import api, keep_to_this_machine
 from local.database import Database, ExternalServer
 from local.ministack.functions import shared_code
@@ -295,6 +297,66 @@ def test_the_dead_letters_of_a_stage_are_never_those_of_another_one(
     ):
         api(stack, "test")
     assert api(stack, "prod").get("/dead-letters") == {"stage": "prod"}
+
+
+class Pages:
+    """Fakes the API. Each list of dead letters is the next of ``pages``, and the last one is repeated."""
+
+    def __init__(self, *pages: dict[str, Any]) -> None:
+        self.pages, self.sent = list(pages), []
+
+    def get(self, _: str) -> dict[str, Any]:
+        return self.pages.pop(0) if len(self.pages) > 1 else self.pages[0]
+
+    def post(self, path: str, body: Any) -> dict[str, Any]:
+        self.sent.append((path, body))
+        return {"redriven": 2, "discarded": 1, "kept": [], "left": 0}
+
+
+WAITING = {**dict.fromkeys(("since", "why"), "s"), "kind": "order", "tries": 1, "content": "two\nlines"}
+DEAD = [{"id": each, "letter": each, "what": f"order {each}", **WAITING} for each in "ab"]
+
+
+def became(*states: str) -> list[dict[str, Any]]:
+    return [{**each, "at": "now", "state": state} for each, state in zip(DEAD, states, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("states", "last", "is_done"),
+    [
+        (("DONE", "DONE"), ["  done: order b"], True),
+        (("FAILED_AGAIN", "DONE"), ["  failed again: order a: again"], False),
+        (
+            ("ON_ITS_WAY", "ON_ITS_WAY"),
+            ["  still on its way: order b", "  `make dead-letters` shows what becomes"],
+            True,
+        ),
+    ],
+)
+def test_a_redrive_says_what_became_of_each_letter_until_ctrl_c(
+    states: tuple[str, str], last: list[str], is_done: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(time, "sleep", Mock(side_effect=[None, KeyboardInterrupt]))
+    again = [{**DEAD[0], "why": "again"}]
+    pages = Pages(
+        {"deadLetters": DEAD, "handled": [], "total": 2},
+        {"deadLetters": [], "handled": became("ON_ITS_WAY", states[1]), "total": 0},
+        {"deadLetters": again, "handled": became(*states), "total": 1},
+    )
+    assert letters.redrive(cast(Any, pages)) is is_done
+    printed = capsys.readouterr().out.splitlines()
+    assert [any(each.startswith(line) for each in printed) for line in last] == [True] * len(last)
+
+
+@pytest.mark.parametrize(("answer", "sent"), [("yes", [("/dead-letters/discard", {"ids": ["b"]})]), ("", [])])
+def test_a_discard_shows_the_content_and_asks(
+    answer: str, sent: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    pages = Pages({"deadLetters": DEAD, "handled": None, "total": 2})
+    assert letters.discard(cast(Any, pages), identifier="b") is bool(sent)
+    assert "order: order b\n  s\n    two\n    lines\n" in capsys.readouterr().out
+    assert pages.sent == sent
 
 
 def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_path: Path) -> None:

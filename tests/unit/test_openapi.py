@@ -11,7 +11,7 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
 from chalicelib import idempotency, notifications, reports, rest, timeline, today
-from chalicelib.dead_letters import letters, redrive
+from chalicelib.dead_letters import descriptions, handled, letters, redrive
 from chalicelib.errors import InvalidRequest
 from chalicelib.orders import order, placing
 from chalicelib.reports import history
@@ -97,11 +97,14 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert tuple(SCHEMAS["NotificationKind"]["enum"]) == notifications.SHOWN_KINDS
     for name in ("reports", "orders", "uploads", "notifications"):
         assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
-    assert tuple(SCHEMAS["DeadLetter"]["properties"]["kind"]["enum"]) == letters.KINDS
-    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{redrive.MESSAGE_ID.pattern}$"
+    assert tuple(SCHEMAS["DeadLetterKind"]["enum"]) == letters.KINDS
+    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{letters.MESSAGE_ID.pattern}$"
     assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == redrive.IDS
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == redrive.KEPT_SHOWN
-    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == letters.TEXT_CHARACTERS
+    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == descriptions.TEXT_CHARACTERS
+    assert SCHEMAS["DeadLetter"]["properties"]["content"]["maxLength"] == handled.CONTENT_CHARACTERS
+    assert SCHEMAS["HandledLetter"]["properties"]["state"]["enum"] == [*handled.STATES]
+    assert SCHEMAS["DeadLetterList"]["properties"]["handled"]["maxItems"] == handled.SHOWN
     assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
     assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
     assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == links.FILENAME_CHARACTERS
@@ -151,11 +154,19 @@ WRONG_REPORTS = [
     *(INVENTORY | {"mode": "listing"}, {"mode": "metrics"}, {"kind": "beans"}, {"kind": None}, INVENTORY | {"size": 1}),
     *(STORAGE | {"mode": "guess"}, STORAGE | {"mode": None}, [], "inventory", 7),
 ]
-RIGHT_REDRIVES = [{}, {"ids": ["5b0a1f0e-6a4e-4c35-8a52-2f1c9d1d7c55"]}, {"ids": ["a"] * 100}]
+LETTER = {"ids": ["5b0a1f0e-6a4e-4c35-8a52-2f1c9d1d7c55"]}
+RIGHT_REDRIVES = [
+    {},
+    LETTER,
+    {"ids": ["a"] * 100},
+    *({"kind": each} for each in letters.KINDS),
+    LETTER | {"kind": "order"},
+]
 WRONG_REDRIVES = [
     *({"ids": ids} for ids in (["a"] * 101, [], ["a b"], [""], ["x" * 101], [1], [None], [[]], "a", {"a": 1}, None)),
-    *({"all": True}, [], "ids", 7),
+    *({"all": True}, [], "ids", 7, *({"kind": kind} for kind in ("orders", "", None, ["order"]))),
 ]
+WRONG_DISCARDS = [*WRONG_REDRIVES, {}]
 UPLOAD = {"filename": "beans.csv"}
 RIGHT_UPLOADS = [
     *(UPLOAD, {"filename": "beans.CsV", "size": 50_000_000}, {"filename": ".csv", "size": 1}),
@@ -176,7 +187,8 @@ WRONG_PREVIEWS = [*({"encoding": each} for each in ("utf-8", "cp1252", 7, [])), 
     [
         ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
-        ("/dead-letters/redrive", redrive.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
+        ("/dead-letters/redrive", lambda body: redrive.parse(body, "redriven"), RIGHT_REDRIVES, WRONG_REDRIVES),
+        ("/dead-letters/discard", lambda body: redrive.parse(body, "discarded"), RIGHT_REDRIVES[1:], WRONG_DISCARDS),
         ("/uploads", links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
         ("/uploads/{upload_id}/preview", lambda body: actions.parse(body, "encoding"), RIGHT_PREVIEWS, WRONG_PREVIEWS),
         ("/uploads/{upload_id}/apply", actions.parse, [{}], [*WRONG_PREVIEWS, {"encoding": None}]),
