@@ -101,7 +101,8 @@ class Handlers:
                 if ENDLESS in str(each["Parameters"]):
                     return self.world.part(arguments, counted, place)
             result = perform()
-            if operation == "PutItem" and arguments["TableName"] == SETTINGS.notifications_table:
+            # The table also has the dead letters that a person has put back.
+            if operation == "PutItem" and "subject" in arguments["Item"]:
                 self.kept[arguments["Item"]["notificationID"]["S"]] += 1
             return result
 
@@ -161,7 +162,7 @@ class Handlers:
         """Returns the orders that the inbox shows as announced since then."""
         found: set[str] = set()
         for item in self.dynamodb.tables[SETTINGS.notifications_table].items.values():
-            if item["kind"]["S"] == "order" and datetime.fromisoformat(item["sentAt"]["S"]).timestamp() < until:
+            if item.get("kind") == {"S": "order"} and datetime.fromisoformat(item["sentAt"]["S"]).timestamp() < until:
                 content = json.loads(item["facts"]["S"])
                 found |= set(content["orderIDs"]) if content["outcome"] == "placed" else set()
         return found
@@ -175,7 +176,8 @@ class Handlers:
         receiving.receive(event, jobs.Jobs(self.s3, open_stock, self.publish, self.records, *buckets, self.world.now))
 
     def redrive(self, _process: Process) -> Any:
-        return redrive.redrive(None, settings=SETTINGS, aws=self.aws, clock=lambda: self.world.time)
+        given = {"settings": SETTINGS, "aws": self.aws, "now": self.world.now(), "clock": lambda: self.world.time}
+        return redrive.handle("redriven", redrive.Selection(), by="ann", **given)
 
     # --- The state machine of the inventory report --------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
         (placing, "_id_from_key", lambda key, _index: f"{key}-{random.randrange(10**9)}", False)
     ],
     "reports: the name of the execution": [(reports, "start", _new_name, True)],
-    "dead letters: deleted only after they were sent": [(redrive._Redrive, "handle", _delete_first, True)],
+    "dead letters: deleted only after they were sent": [(redrive._Run, "handle", _delete_first, True)],
     "retries: the retry of what may pass": [(retrying, "read_failure", _never_passes, True)],
     "retries: kept if it could not be sent": [(retrying._Run, "_send", _forget_unsent, True)],
     "retries: the limit of 24 hours": [(retrying.Failure, "age", lambda *_: 0.0, False)],
