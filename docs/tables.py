@@ -110,9 +110,8 @@ def alarms() -> str:
             short = f"<function>-{short.rpartition('-')[2]}"
         heading = alarm["AlarmDescription"].partition(" Runbook: ")[2]
         kind = alarm.get("Statistic") or alarm["ExtendedStatistic"]
-        metric = (
-            f"{alarm['Namespace'].removeprefix('AWS/')} `{alarm['MetricName']}`, {kind} of {alarm['Period'] // 60} min"
-        )
+        minutes = f"{alarm['EvaluationPeriods']} × {alarm['Period'] // 60}".removeprefix("1 × ")
+        metric = f"{alarm['Namespace'].removeprefix('AWS/')} `{alarm['MetricName']}`, {kind} of {minutes} min"
         level = "basic" if alarm["AlarmName"] in basic else "full"
         grouped.setdefault((short, metric, level, heading), []).append(alarm)
     rows = []

@@ -18,8 +18,6 @@ WATCHED = {
 }
 # Alarms on these metrics have a period of one minute. Most other alarms have a period of five minutes.
 LEVELS = ("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge")
-# A waiting message is measured only when it is tried, which may be ten minutes after its last try.
-WAIT, WAIT_PERIOD = "WaitSeconds", 900
 GRID_COLUMNS, WIDGET_ROWS = 24, 6
 
 
@@ -28,12 +26,13 @@ def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, 
 
     ``declared`` has the keys ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``. ``Runbook`` is the heading of
     the section in docs/runbook.md about this alarm. ``What`` is a dimension of a metric that the functions emit.
+    ``Period`` is in seconds, and ``Periods`` is the number of periods in a row that must exceed the threshold.
     """
     name, metric = declared["Name"], declared["Metric"]
     if "What" in declared:
         namespace, dimensions = "Cafe", {"stage": {"Ref": "Stage"}, "what": declared["What"]}
     level = metric in LEVELS
-    maximum = level or metric == WAIT
+    maximum = level or "What" in declared
     statistic = {"ExtendedStatistic": "p99"} if metric == "Duration" else {"Statistic": "Maximum" if maximum else "Sum"}
     properties = {
         "AlarmName": {"Fn::Sub": f"cafe-${{Stage}}-{name}"},
@@ -42,8 +41,8 @@ def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, 
         "MetricName": metric,
         "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()],
         **statistic,
-        "Period": 60 if level else WAIT_PERIOD if metric == WAIT else 300,
-        "EvaluationPeriods": 1,
+        "Period": declared.get("Period", 60 if level else 300),
+        "EvaluationPeriods": declared.get("Periods", 1),
         "Threshold": declared["Above"],
         "ComparisonOperator": "GreaterThanThreshold",
         # CloudWatch receives no data while a resource is idle.
@@ -68,7 +67,7 @@ def resource_alarms(logical_id: str, resource: Mapping[str, Any]) -> Resources:
 def function_alarms(function: Function, declared: list[Mapping[str, Any]]) -> Resources:
     """Returns the alarms that a function declares, and the standard alarms of every function.
 
-    The standard alarms exist only if the parameter ``Watching`` is ``full``.
+    The standard alarms exist only if the parameter ``Watching`` is ``full``, unless the function declares them itself.
     """
     dimensions = {"FunctionName": {"Fn::Sub": f"cafe-${{Stage}}{function.suffix}"}}
     alarms: Resources = {}
@@ -77,7 +76,7 @@ def function_alarms(function: Function, declared: list[Mapping[str, Any]]) -> Re
     for each in _of_every_function(function):
         [(logical_id, made)] = alarm(dimensions, "AWS/Lambda", each).items()
         logical_id = logical_id.replace("ApiHandler", "ApiFunction")
-        alarms[logical_id] = {"Type": made["Type"], "Condition": "WatchesFunctions", "Properties": made["Properties"]}
+        alarms.setdefault(logical_id, {**made, "Condition": "WatchesFunctions"})
     return alarms
 
 

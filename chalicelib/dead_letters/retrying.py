@@ -69,7 +69,8 @@ class _Run:
                 waiting.append(each)
             elif refusal := self._send(each, waiting):
                 hopeless.append((each, refusal))
-        metrics.emit({"WaitSeconds": max((each.age(self.now) for each in waiting), default=0)}, what="failures")
+        ages = (each.age(self.now) for each in self.failures if each.letter.may_pass)
+        metrics.emit({"WaitSeconds": max(ages, default=0)}, what="failures")
         waiting += self._give_up(hopeless)
         self._hide(waiting)
         return waiting

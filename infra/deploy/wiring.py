@@ -34,7 +34,7 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
         "BisectBatchOnFunctionError": True,
-        "MaximumRetryAttempts": 10_000,
+        "MaximumRetryAttempts": -1,
         "MaximumRecordAgeInSeconds": 23 * HOURS,
         "DestinationConfig": {"OnFailure": {"Destination": outputs["RETRIES_QUEUE_ARN"]}},
     }

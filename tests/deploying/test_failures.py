@@ -58,7 +58,7 @@ def test_a_first_deploy_waits_until_s3_knows_the_functions_permission(place: Pla
     assert "check: every setting is correct" in one
     assert len(place.account.apis("one")) == 1
     snapshot = place.account.snapshot("one")
-    assert (len(snapshot["mappings"]), len(snapshot["subscriptions"])) == (2, 2)
+    assert (len(snapshot["mappings"]), len(snapshot["subscriptions"])) == (3, 2)
 
 
 def test_a_failing_function_behind_a_healthy_api_is_rolled_back(place: Place) -> None:
@@ -103,7 +103,7 @@ def test_a_first_deploy_that_fails_is_finished_by_the_next_despite_protected_res
 def test_a_setting_that_lambda_refuses_is_rolled_back_with_the_code_and_the_template(place: Place) -> None:
     """The failed release differs from the previous release in its template, code and settings."""
     broken = place.checkout("refused")
-    broken.edit("infra/deploy/wiring.py", '"MaximumRetryAttempts": 1000', '"MaximumRetryAttempts": 999')
+    broken.edit("infra/deploy/wiring.py", '"MaximumRetryAttempts": -1', '"MaximumRetryAttempts": 999')
     broken.edit("chalicelib/settings.py", f'VERSION = "{VERSION}"', 'VERSION = "refused"')
     broken.edit("infra/resources.yaml", "VisibilityTimeout: 190", "VisibilityTimeout: 191")
     refusing = place.wire.fault("lambda:PUT", invalid, when=lambda call: '"MaximumRetryAttempts": 999' in call)
@@ -159,8 +159,7 @@ def test_a_deploy_that_was_killed_after_any_step_is_finished_by_the_next(place: 
     assert "smoke test: the API answers, and every function runs" in said
     assert len(place.account.apis("cut")) == 1
     snapshot = place.account.snapshot("cut")
-    assert len(snapshot["mappings"]) == 2
-    assert len(snapshot["subscriptions"]) == 2
+    assert (len(snapshot["mappings"]), len(snapshot["subscriptions"])) == (3, 2)
     assert place.account.state("cut")["under_way"] is None
     assert "functions and API: nothing to change" in checkout.deploy("cut")
     assert place.account.snapshot("cut") == snapshot

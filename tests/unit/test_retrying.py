@@ -196,7 +196,10 @@ def test_a_person_sends_an_undelivered_message_of_our_function_only_to_that_func
     assert (function, event["Records"][0]["Sns"]["MessageId"]) == ("record_notification", envelope()["MessageId"])
 
 
-def test_the_oldest_waiting_failure_is_measured(cloud: Cloud, log_lines: io.StringIO) -> None:
-    cloud.retry(failed("Unavailable"), receives=1, after=1000)
+@pytest.mark.parametrize("receives", [1, 2])
+def test_the_oldest_failure_that_waits_or_is_sent_again_is_measured(
+    receives: int, cloud: Cloud, log_lines: io.StringIO
+) -> None:
+    cloud.retry(failed("Unavailable"), receives=receives, after=1000)
     [measured] = records(log_lines, "metrics")
     assert (measured["what"], round(measured["WaitSeconds"])) == ("failures", 1000)
