@@ -182,8 +182,9 @@ def remove_compiled_files() -> None:
 def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:
     """Runs a ``chalice`` command. If the command fails, raises ``DeployError`` with the end of its output."""
     remove_compiled_files()
-    chalice = Path(sys.executable).with_name("chalice")
-    arguments = [str(chalice), "--project-dir", str(project), command, "--stage", stage]
+    # With -P, modules in this folder cannot hide Python's.
+    chalice = [sys.executable, "-P", str(Path(__file__).with_name("chalice_command.py"))]
+    arguments = [*chalice, "--project-dir", str(project), command, "--stage", stage]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     lines: list[str] = []
     shown = time.monotonic()

@@ -1,4 +1,4 @@
-"""Tests when ``chalice deploy`` is repeated."""
+"""Tests when ``chalice deploy`` is repeated, and that its event source mappings never lose a failed message."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from chalice.awsclient import TypedAWSClient
 from chalice.deploy.deployer import ChaliceDeploymentError
 
-from infra.deploy import chalice_record, project, shared_steps
+from infra.deploy import chalice_command, chalice_record, project, shared_steps
 from infra.deploy.context import Context
 from infra.deploy.target import DeployError, Target
+from tests.wiring.fakes import OUTPUTS
 
 RACE = "Unable to validate the following destination configurations"
 FAILS = pytest.raises(DeployError, match="chalice deploy failed")
@@ -54,3 +57,18 @@ def test_a_deploy_is_repeated_with_a_new_record_only_while_s3_does_not_know_the_
         shared_steps.run_chalice(context, target.project, {})
     assert [each["name"] for [each] in chalice.records] == [f"function-{number}" for number in range(runs)]
     assert said == ["S3 does not accept the function receive_upload yet: trying again in 10 s"] * (runs - 1)
+
+
+def test_a_new_event_source_mapping_reports_failed_messages_from_the_start(
+    target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    aws = TypedAWSClient(chalice_command.create_session())
+    asked = {"EventSourceArn": OUTPUTS["ORDERS_QUEUE_ARN"], "FunctionName": "f", "BatchSize": 5}
+    added = {"MaximumBatchingWindowInSeconds": 0, "FunctionResponseTypes": ["ReportBatchItemFailures"]}
+    with Stubber(aws._client("lambda")) as stubber:
+        stubber.add_response("create_event_source_mapping", {"UUID": 36 * "u"}, {**asked, **added})
+        aws.create_lambda_event_source(*asked.values())
+    # The deploy runs Chalice through this module.
+    with pytest.raises(DeployError, match=r"(?s)chalice no-such failed:.*No such command 'no-such'"):
+        project.run_chalice(target.project, target.stage, "no-such", said.append)
