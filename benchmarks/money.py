@@ -199,8 +199,8 @@ def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
 
 
 def idle_polls() -> int:
-    """Returns how many times a month Lambda asks an empty queue for messages."""
-    return POLLERS * DAYS * 86_400 // POLL_SECONDS
+    """Returns how many times a month Lambda asks the empty queues for messages."""
+    return QUEUES * POLLERS * DAYS * 86_400 // POLL_SECONDS
 
 
 def cold_starts(bill: Bill, count: int, import_seconds: float) -> None:
@@ -270,14 +270,15 @@ def tables() -> str:
         )
     parts.append("### Other costs")
     polling, starting = bills()
-    polling.add("SQS", "sqs.per_1000000", QUEUES * idle_polls())
+    polling.add("SQS", "sqs.per_1000000", idle_polls())
+    beyond = polling.total - priced["prices"]["sqs.per_1000000"]
     [imported] = [each for each in results.read()["cold_start"].results if each.work == "import of app.py"]
     cold_starts(starting, million, float(imported.ours.removesuffix(" s")))
     rest, http = (priced["prices"][f"api_gateway.{kind}.per_1000000"] for kind in ("rest", "http"))
     parts += [
         f"- Lambda's {POLLERS} pollers ask each of the idle queues `orders` and `retries` every {POLL_SECONDS} s "
-        f"(assumed). The {QUEUES * idle_polls():,} requests a month cost ${polling.total:.2f}, or nothing within SQS's "
-        "free tier. While idle, `retry_failures` never runs.",
+        f"(assumed). The {idle_polls():,} requests a month cost ${polling.total:.2f}, or ${beyond:.2f} beyond SQS's free "
+        "tier. While idle, `retry_failures` never runs.",
         f"- One million cold starts cost ${starting.total:.2f} for the INIT phase: {imported.ours} for `app.py`, and "
         f"{RUNTIME_SECONDS} s (assumed) for the runtime.",
         f"- One million requests to an HTTP API would cost ${http:.2f} instead of ${rest:.2f}, but Chalice cannot "

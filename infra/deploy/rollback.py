@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infra.deploy import chalice_record, project, stacks, wiring
+from infra.deploy import chalice_record, leaving_queues, project, stacks, wiring
 from infra.deploy.context import Changes, Context
 from infra.deploy.deployment import write_outputs
 from infra.deploy.package import require_runs, unpack
@@ -56,7 +56,8 @@ def recover(context: Context, releases: Releases, state: State) -> str:
 def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
     """Restores a release and returns its outputs.
 
-    The stacks are restored first, because the functions may need a role or a queue that a later release deleted.
+    The stacks are restored first, because the functions may need a role or a queue that a later release deleted. A queue
+    that the release lacks is deleted last, because the later release's functions use it until they are restored.
     """
     release = releases.release(name)
     if release.runtime != RUNTIME:
@@ -64,7 +65,7 @@ def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
             f"the release {name} needs {release.runtime}, but this machine uses {RUNTIME}: "
             f"run the rollback with {release.runtime}"
         )
-    outputs = _restore_stacks(context, releases, release)
+    outputs = _restore_stacks(context, releases, release, keep_queues=True)
     moved = {before: outputs[key] for key, before in release.outputs.items() if outputs.get(key, before) != before}
     release = Release(**_replaced(vars(release), moved))
     target, say = context.target, context.say
@@ -81,14 +82,23 @@ def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
     smoke_test(context, releases, release)
     releases.keep(release)
     write_outputs(target, release.outputs)
+    _restore_stacks(context, releases, release, keep_queues=False)
     return release.outputs
 
 
-def _restore_stacks(context: Context, releases: Releases, release: Release) -> dict[str, str]:
+def _restore_stacks(context: Context, releases: Releases, release: Release, keep_queues: bool) -> dict[str, str]:
+    """Restores the stacks and returns their outputs. Queues that the release lacks are kept, or emptied and deleted."""
     cfn = context.clients("cloudformation")
     outputs: dict[str, str] = {}
     for name, kept in release.stacks.items():
         body = releases.template(kept["template"])
+        if leaving := leaving_queues.find(context, name, body):
+            if keep_queues:
+                body = leaving_queues.added_to(body, leaving)
+                # The roles of the release do not allow Lambda to send failed events to these queues.
+                _restore_destinations(context, release)
+            else:
+                leaving_queues.empty(context, name, leaving)
         stack = replace(context.stack("", body), name=name, parameters=kept["parameters"])
         if change := stacks.prepare(stack, cfn, releases.url, context.say):
             context.say("\n".join(change.lines))
@@ -96,6 +106,13 @@ def _restore_stacks(context: Context, releases: Releases, release: Release) -> d
             stacks.apply(change, cfn, context.say)
         outputs |= stacks.outputs(cfn, name)
     return outputs
+
+
+def _restore_destinations(context: Context, release: Release) -> None:
+    target, clients = context.target, context.clients
+    functions, parts = chalice_record.functions(target, clients), ("mappings", "invocations", "subscriptions")
+    existing = {part: {k: v for k, v in release.wiring[part].items() if k in functions} for part in parts}
+    wiring.apply_to_triggers(target, {**release.wiring, **existing}, clients, context.say)
 
 
 def _restore_functions(context: Context, releases: Releases, release: Release, outputs: Mapping[str, str]) -> None:

@@ -88,7 +88,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
 
     ``upload`` uploads a template and returns its URL. If ``upload`` is None, the template is sent directly.
     """
-    current = _ready_for_a_change(cfn, stack.name, say)
+    current = ready_for_a_change(cfn, stack.name, say)
     new = current is None or current["StackStatus"] == "REVIEW_IN_PROGRESS"
     if current and not new and _is_as_desired(current, stack, cfn):
         return None
@@ -268,7 +268,7 @@ def variable(output: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
-def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
+def ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
     """Waits for a stack's earlier changes, and returns the stack or None. Deletes a stack that cannot be updated."""
     stack = find(cfn, name)
     if stack and stack["StackStatus"].endswith("_IN_PROGRESS") and stack["StackStatus"] != "REVIEW_IN_PROGRESS":

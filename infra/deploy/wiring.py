@@ -79,6 +79,16 @@ def desired(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
 
 def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
     """Applies the settings that differ from the current settings."""
+    apply_to_triggers(target, settings, clients, say)
+    for bucket, rules in settings["cors"].items():
+        if _cors_rules(clients("s3"), bucket) != rules:
+            clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
+            say(f"{bucket}: uploads from the console are now allowed")
+    api_settings.apply(settings["api"], clients, say)
+
+
+def apply_to_triggers(target: Target, settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
+    """Applies the settings of event source mappings, asynchronous invocations and subscriptions."""
     lambda_, sns = clients("lambda"), clients("sns")
     for name, desired_mapping in settings["mappings"].items():
         # AWS rejects changes to a mapping that is still being created.
@@ -104,11 +114,6 @@ def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Sa
                     AttributeValue=json.dumps(settings["redrivePolicy"]),
                 )
                 say(f"{name}: dead-letter queue set")
-    for bucket, rules in settings["cors"].items():
-        if _cors_rules(clients("s3"), bucket) != rules:
-            clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
-            say(f"{bucket}: uploads from the console are now allowed")
-    api_settings.apply(settings["api"], clients, say)
 
 
 def check(target: Target, config: Mapping[str, Any], settings: Mapping[str, Any], clients: Clients) -> list[str]:
