@@ -130,8 +130,8 @@ def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
             case "IteratorAge":
                 most = kept * 1000
             case "WaitSeconds":
-                # Retries of a message end after a day, and two measurements are at most a period apart. Lambda pauses for
-                # one and two minutes between the tries of an event.
+                # Retries of a message end after a day, and two measurements are at most a period apart. Lambda pauses one
+                # and two minutes between the tries of an event.
                 most, longest = retries.GIVE_UP_SECONDS, max(timeouts[f"cafe-<stage>-{name}"] for name in ASYNCHRONOUS)
                 lambdas = 3 * longest + 180 if dimensions(alarm)["what"] == "failures" else 0
                 assert alarm["Period"] > lambdas + 2 * settings.longest_retry_seconds()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import chalice_record, leaving_queues, project, rollback, wiring
+from infra.deploy import leaving_queues, project, rollback, wiring
 from infra.deploy.context import Context
 from infra.deploy.releases import Release
 from infra.deploy.target import DeployError, Target
