@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib import facts
+from chalicelib.dead_letters import handled
 from tests.faults.cases import Case
 from tests.system.events import records
 from tests.system.inventory import HEADER, stock
@@ -95,7 +96,7 @@ def redrive(system: Faulty, *about: str) -> None:
 
 
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
-    """Reads notifications directly from the DynamoDB table.
+    """Reads notifications directly from the DynamoDB table, which also has the dead letters that were put back.
 
     If ``about`` is given, the function returns only notifications that contain that text.
     """
@@ -111,6 +112,7 @@ def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
             TableName=system.env["NOTIFICATIONS_TABLE"], ConsistentRead=True, **(only if about else {})
         )
         for item in page["Items"]
+        if item["period"]["S"] != handled.PERIOD
     ]
 
 
