@@ -277,8 +277,8 @@ def tables() -> str:
     rest, http = (priced["prices"][f"api_gateway.{kind}.per_1000000"] for kind in ("rest", "http"))
     parts += [
         f"- Lambda's {POLLERS} pollers ask each of the idle queues `orders` and `retries` every {POLL_SECONDS} s "
-        f"(assumed). The {idle_polls():,} requests a month cost ${polling.total:.2f}, or ${beyond:.2f} beyond SQS's free "
-        "tier. While idle, `retry_failures` never runs.",
+        f"(assumed). The {idle_polls():,} requests a month cost ${polling.total:.2f}, or ${beyond:.2f} beyond SQS's "
+        "free tier. While idle, `retry_failures` never runs.",
         f"- One million cold starts cost ${starting.total:.2f} for the INIT phase: {imported.ours} for `app.py`, and "
         f"{RUNTIME_SECONDS} s (assumed) for the runtime.",
         f"- One million requests to an HTTP API would cost ${http:.2f} instead of ${rest:.2f}, but Chalice cannot "

@@ -56,8 +56,8 @@ def recover(context: Context, releases: Releases, state: State) -> str:
 def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
     """Restores a release and returns its outputs.
 
-    The stacks are restored first, because the functions may need a role or a queue that a later release deleted. A queue
-    that the release lacks is deleted last, because the later release's functions use it until they are restored.
+    The stacks are restored first, because the functions may need a role or a queue that a later release deleted. A
+    queue that the release lacks is deleted last, because the later release's functions use it until they are restored.
     """
     release = releases.release(name)
     if release.runtime != RUNTIME:

@@ -85,8 +85,8 @@ def test_the_cost_of_orders_is_counted_line_by_line() -> None:
 
 
 def test_idle_pollers_and_cold_starts_have_a_price() -> None:
-    # Five pollers ask three times a minute.
-    assert money.idle_polls() == 5 * 3 * 60 * 24 * 30
+    # Five pollers ask each of two queues three times a minute.
+    assert money.idle_polls() == 2 * 5 * 3 * 60 * 24 * 30
     small, bill = money.Bill({"lambda.gb_second": 0.00002}, {}), money.Bill({"lambda.gb_second": 0.00002}, {})
     money.cold_starts(small, 1, import_seconds=0.1)
     money.cold_starts(bill, 1, import_seconds=0.3)

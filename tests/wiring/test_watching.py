@@ -15,7 +15,7 @@ from chalicelib.reports import KINDS as REPORT_KINDS
 from chalicelib.storage import crew
 from infra.deploy import wiring
 from infra.deploy.target import REPOSITORY, Target
-from infra.functions import ASYNCHRONOUS
+from infra.functions import ASYNCHRONOUS, BY_NAME
 from tests.wiring.stage import MACHINES, ROOT, as_variables, resolve
 from tests.wiring.template import Template
 
@@ -130,9 +130,9 @@ def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
             case "IteratorAge":
                 most = kept * 1000
             case "WaitSeconds":
-                # Retries of a message end after a day, and two measurements are at most a period apart. Lambda pauses one
-                # and two minutes between the tries of an event.
-                most, longest = retries.GIVE_UP_SECONDS, max(timeouts[f"cafe-<stage>-{name}"] for name in ASYNCHRONOUS)
+                # Retries of a message end after a day, and two measurements are at most a period apart. Between the
+                # three tries of an event, Lambda pauses for one and two minutes.
+                most, longest = retries.GIVE_UP_SECONDS, max(BY_NAME[name].timeout for name in ASYNCHRONOUS)
                 lambdas = 3 * longest + 180 if dimensions(alarm)["what"] == "failures" else 0
                 assert alarm["Period"] > lambdas + 2 * settings.longest_retry_seconds()
             case _:
