@@ -31,7 +31,7 @@ def find(context: Context, stack: str, body: str) -> dict[str, Any]:
 
 def added_to(body: str, leaving: dict[str, Any]) -> str:
     document = parse(body)
-    return text({**document, "Resources": document["Resources"] | leaving}) if leaving else body
+    return text({**document, "Resources": document["Resources"] | leaving})
 
 
 def empty(context: Context, stack: str, leaving: dict[str, Any]) -> None:
