@@ -94,8 +94,9 @@ def apply_to_triggers(target: Target, settings: Mapping[str, Any], clients: Clie
         # AWS rejects changes to a mapping that is still being created.
         _wait_for_mappings(lambda_, target, name)
         for mapping in _mappings_of(lambda_, target, name):
-            if _different(mapping, desired_mapping):
-                lambda_.update_event_source_mapping(UUID=mapping["UUID"], **desired_mapping)
+            # Chalice does not enable a mapping that someone has disabled.
+            if _different(mapping, {**desired_mapping, "State": "Enabled"}):
+                lambda_.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True, **desired_mapping)
                 say(f"{name}: event source mapping updated")
         _wait_for_mappings(lambda_, target, name)
     for name, desired_invocation in settings["invocations"].items():

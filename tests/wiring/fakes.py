@@ -254,7 +254,7 @@ class Lambda:
     def update_event_source_mapping(self, **given: Any) -> None:
         accepts("lambda", "UpdateEventSourceMapping", given)
         [mapping] = [each for each in chain(*self.mappings.values()) if each["UUID"] == given["UUID"]]
-        if mapping["State"] != "Enabled":
+        if mapping["State"] not in ("Enabled", "Disabled"):
             raise client_error(f"ResourceInUse: the mapping is {mapping['State']}")
         mapping.update(given, State="Updating")
         self.changes += 1

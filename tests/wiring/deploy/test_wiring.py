@@ -246,6 +246,13 @@ def test_settings_are_compared_at_each_level_without_additions_by_aws(
     assert wiring._different(found, wanted) == missing
 
 
+def test_a_disabled_mapping_is_enabled_again(account: Account, target: Target, check: Callable[[], list[str]]) -> None:
+    account.lambda_.mappings["cafe-test-retry_failures"][0]["State"] = "Disabled"
+    complete(target, account)
+    assert account.lambda_.mappings["cafe-test-retry_failures"][0]["Enabled"] is True
+    assert check() == []
+
+
 def test_a_problem_counts_only_if_it_persists(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([["not subscribed"], ["not subscribed"], []])
     assert wiring.problems_after_settling(lambda: next(looks)) == []
