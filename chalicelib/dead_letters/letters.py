@@ -3,7 +3,7 @@
 Each message in the dead-letter queue for orders contains one order. A message in the failures queue has one of four
 formats. Lambda sends an event that a function could not process, or the position of a failed batch in the orders
 table's stream. SNS sends a notification that it could not deliver. EventBridge Scheduler sends a scheduled report that
-it could not start. This module does not call AWS.
+it could not start. Only ``Letter.send`` calls AWS.
 """
 
 from __future__ import annotations
@@ -18,9 +18,20 @@ from typing import Any
 from chalicelib import correlation, facts
 from chalicelib.dead_letters import descriptions, reasons
 from chalicelib.dead_letters.descriptions import one_line, without_none
-from chalicelib.dead_letters.destinations import Destination, Execution, Invocation, Publication, Result, StreamPart
+from chalicelib.dead_letters.destinations import (
+    Aws,
+    CannotRedrive,
+    Destination,
+    Execution,
+    Invocation,
+    Publication,
+    Result,
+    StreamPart,
+    reason,
+)
 from chalicelib.errors import InvalidRequest
 from chalicelib.fields import whole_number
+from chalicelib.logs import logger
 from chalicelib.notifications import Notification, counted
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
@@ -32,6 +43,11 @@ EXECUTION_ID = "<aws.scheduler.execution-id>"
 
 # SNS letters with this attribute come from the subscription of one of our own functions.
 SUBSCRIBER = "subscriber"
+# This module reads these attributes of failures, so a message that moves to another queue must keep them.
+ATTRIBUTES = (
+    *(SUBSCRIBER, "ErrorMessage", "SCHEDULED_TIME", "EXECUTION_ID"),
+    *("RETRY_ATTEMPTS", "EXHAUSTED_RETRY_CONDITION", "ERROR_CODE", "ERROR_MESSAGE"),
+)
 # This dictionary maps each asynchronously invoked function to a kind of dead letter.
 FUNCTIONS = {
     "announce_orders": "announcement",
@@ -40,6 +56,8 @@ FUNCTIONS = {
     "record_alarm": "alarm",
 }
 KINDS = ("order", *FUNCTIONS.values(), "stream", "report", "unknown")
+
+log = logger("dead_letters")
 
 Message = dict[str, Any]
 
@@ -106,6 +124,12 @@ class Letter:
                 return []
         return self.destination.results() if self.destination else []
 
+    def send(self, aws: Aws, **automatic: Any) -> None:
+        """Sends the work back to where it came from. Only an automatic retry adds its own count and start."""
+        if self.destination is None:
+            raise CannotRedrive("its origin is unknown")
+        self.destination.send(aws, {"letter": self.letter, "since": self.since, "tries": self.tries, **automatic})
+
     def shown(self) -> dict[str, Any]:
         """Returns the fields of the dead letter for the API response."""
         names = ("id", "letter", "kind", "what", "since", "why", "tries")
@@ -144,29 +168,20 @@ def read_order(message: Message) -> Letter:
 def read_failure(message: Message, origins: Origins) -> Letter:
     """Parses a message from the retries queue or the failures queue.
 
-    A message in an unknown format gets the kind ``unknown``.
+    A message in an unknown format, or that the code cannot handle, gets the kind ``unknown``.
     """
+    letter, problem = None, "this deployment stage does not send messages in this format"
     try:
-        content = json.loads(message["Body"])
-    except (ValueError, RecursionError):
-        content = None
-    match content:
-        case {"DDBStreamBatchInfo": {"streamArn": origins.stream}, "requestContext": dict()}:
-            letter = _read_position(message, content, origins)
-        case {"requestPayload": dict(), "requestContext": {"functionArn": str()}}:
-            letter = _read_invocation(message, content, origins)
-        case {"Type": "Notification", "TopicArn": str(), "MessageId": str(), "Message": str()}:
-            letter = _read_publication(message, content, origins)
-        case {"StateMachineArn": str(arn), "Name": str(), "Input": str()} if arn in origins.machines:
-            letter = _read_execution(message, content, origins)
-        case _:
-            letter = None
+        letter = _read(message, origins)
+    except Exception as error:
+        log.exception("dead letter not read", extra={"messageId": message["MessageId"]})
+        problem = reason(error)
     letter = letter or Letter(
         id=message["MessageId"],
         kind="unknown",
         what="a message in an unknown format",
         since=_sent(message),
-        why="this deployment stage does not send messages in this format",
+        why=problem,
         tries=None,
         body=message["Body"],
     )
@@ -179,6 +194,23 @@ def read_failure(message: Message, origins: Origins) -> Letter:
     )
 
 
+def _read(message: Message, origins: Origins) -> Letter | None:
+    try:
+        content = json.loads(message["Body"])
+    except (ValueError, RecursionError):
+        return None
+    match content:
+        case {"DDBStreamBatchInfo": {"streamArn": origins.stream}, "requestContext": dict()}:
+            return _read_position(message, content, origins)
+        case {"requestPayload": dict(), "requestContext": {"functionArn": str()}}:
+            return _read_invocation(message, content, origins)
+        case {"Type": "Notification", "TopicArn": str(), "MessageId": str(), "Message": str()}:
+            return _read_publication(message, content, origins)
+        case {"StateMachineArn": str(arn), "Name": str(), "Input": str()} if arn in origins.machines:
+            return _read_execution(message, content, origins)
+    return None
+
+
 def _read_invocation(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
     """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
     payload, context = content["requestPayload"], content["requestContext"]
@@ -187,35 +219,27 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     if function not in origins.functions:
         return None
     kind, name = origins.functions[function], function.rpartition("-")[2]
-    reason = reasons.of_invocation(name, context, content.get("responsePayload"))
+    failure = reasons.of_invocation(name, context, content.get("responsePayload"))
     earlier = payload.get("history") if isinstance(payload.get("history"), dict) else {}
     tries = whole_number(context.get("approximateInvokeCount"))
-    letter = Letter(
+    # A redrive invokes the function asynchronously. Lambda then ignores the list of failed records that the function
+    # returns.
+    event = {**payload, "redriven": True} if kind == "announcement" else payload
+    return Letter(
         id=message["MessageId"],
         letter=_first_id(earlier.get("letter"), message),
         kind=kind,
         what=one_line(descriptions.event(kind, payload, function)),
         since=_moment(earlier.get("since")) or _moment(content.get("timestamp")) or _sent(message),
-        why=one_line(reason.why),
+        why=one_line(failure.why),
         tries=tries if tries is None else tries + (whole_number(earlier.get("tries")) or 0),
         body=message["Body"],
+        destination=Invocation(function, event),
         correlation_ids=descriptions.correlation_ids(kind, payload),
-        may_pass=reason.may_pass,
+        may_pass=failure.may_pass,
         retries=whole_number(earlier.get("retries")) or 0,
         retried_since=_moment(earlier.get("retriedSince")),
     )
-    # A redrive invokes the function asynchronously. Lambda then ignores the list of failed records that the function
-    # returns.
-    event = {**payload, "redriven": True} if kind == "announcement" else payload
-    return replace(letter, destination=Invocation(function, with_history(event, letter)))
-
-
-def with_history(event: dict[str, Any], letter: Letter, **automatic: Any) -> dict[str, Any]:
-    """Returns an event that carries the history of a dead letter. Lambda returns it if the event fails again.
-
-    Only an automatic retry adds its own count and start.
-    """
-    return {**event, "history": {"letter": letter.letter, "since": letter.since, "tries": letter.tries, **automatic}}
 
 
 def _read_publication(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
@@ -242,26 +266,25 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         facts=facts.read(attributes.get(facts.NAME)),
     )
     given = _attributes(message)
-    reason = reasons.of_delivery(given)
-    letter = Letter(
+    destination: Destination = Publication(topic, notification)
+    if SUBSCRIBER in given:
+        # Publishing again would repeat the message to all other subscribers.
+        [function] = [name for name, each in origins.functions.items() if each == kind]
+        record = {"EventSource": "aws:sns", "Sns": {"Subject": None, "MessageAttributes": {}, **content}}
+        destination = Invocation(function, {"Records": [record]})
+    failure = reasons.of_delivery(given)
+    return Letter(
         id=message["MessageId"],
-        letter=message["MessageId"],
         kind=kind,
         what=one_line(f"{kind} {descriptions.notification(content)}"),
         since=_moment(content.get("Timestamp")) or _sent(message),
-        why=one_line(reason.why),
+        why=one_line(failure.why),
         tries=None,
         body=message["Body"],
-        destination=Publication(topic, notification),
+        destination=destination,
         correlation_ids=notification.correlation_ids,
-        may_pass=reason.may_pass,
+        may_pass=failure.may_pass,
     )
-    if SUBSCRIBER not in given:
-        return letter
-    # Publishing again would repeat the message to all other subscribers.
-    [function] = [name for name, each in origins.functions.items() if each == kind]
-    record = {"EventSource": "aws:sns", "Sns": {"Subject": None, "MessageAttributes": {}, **content}}
-    return replace(letter, destination=Invocation(function, with_history({"Records": [record]}, letter)))
 
 
 def _read_position(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
@@ -289,7 +312,7 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
 def _read_execution(message: Message, content: dict[str, Any], origins: Origins) -> Letter:
     """https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html"""
     given = _attributes(message)
-    reason = reasons.of_schedule(given)
+    failure = reasons.of_schedule(given)
     name = content["Name"].replace(EXECUTION_ID, given.get("EXECUTION_ID", ""))
     retries = given.get("RETRY_ATTEMPTS", "")
     return Letter(
@@ -297,8 +320,8 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
         kind="report",
         what=one_line(f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}"),
         since=_moment(given.get("SCHEDULED_TIME")) or _sent(message),
-        why=one_line(reason.why),
-        may_pass=reason.may_pass,
+        why=one_line(failure.why),
+        may_pass=failure.may_pass,
         tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
         body=message["Body"],
         destination=Execution(content["StateMachineArn"], name, content["Input"]),
