@@ -62,18 +62,29 @@ def test_an_order_stays_on_the_stream_while_sns_refuses_access(system: System, l
     assert letters.listed(order_id) == []
 
 
-def test_an_upload_that_failed_every_retry_is_imported_by_a_redrive(system: System, letters: Letters) -> None:
+def test_an_upload_without_a_permission_is_imported_once_the_permission_is_back(
+    system: System, letters: Letters
+) -> None:
     supplier = letters.new_id("Supplier")
     with system.without("receive_upload", "s3:GetObject"):
         key = system.upload(f"inventory/{supplier}.csv", f"{HEADER}{supplier},x,y,1,,5\n")
-        found = letters.one(key)
-    assert (found["kind"], found["what"], found["tries"]) == ("upload", f"upload {key}", 3)
-    assert "AccessDenied" in found["why"]
-    [message] = [each for each in messages(system, "FAILURES_QUEUE_URL") if each["MessageId"] == found["id"]]
-    assert json.loads(message["Body"])["requestContext"]["condition"] == "RetriesExhausted"
-    assert letters.redrive(found["id"])["redriven"] == 1
+        wait_for(lambda: said(system, "retry_failures", "failure retried", key), "the failure after three tries")
     assert "1 row imported" in system.notification(key, "upload")["message"]
     assert stock(system, supplier) == {"y": 5}
+    assert letters.listed(key) == []
+
+
+def test_an_event_that_the_code_cannot_handle_is_a_dead_letter_after_its_tries(
+    system: System, letters: Letters
+) -> None:
+    event = {"Records": [{"s3": {"object": {"key": (key := letters.new_id())}}}]}
+    arn = failed_upload(system, key)["requestContext"]["functionArn"]
+    system.aws("lambda").invoke(FunctionName=arn, InvocationType="Event", Payload=json.dumps(event))
+    found = letters.one(key)
+    assert (found["kind"], found["what"], found["tries"]) == ("upload", f"upload {key}", 3)
+    assert "has an error in its code" in found["why"]
+    [message] = [each for each in messages(system, "FAILURES_QUEUE_URL") if each["MessageId"] == found["id"]]
+    assert json.loads(message["Body"])["requestContext"]["condition"] == "RetriesExhausted"
 
 
 def envelope(system: System, key: str) -> dict[str, Any]:

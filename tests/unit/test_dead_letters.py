@@ -17,7 +17,7 @@ from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
 from chalicelib.errors import Unavailable
-from chalicelib.orders import replay
+from chalicelib.orders import announce, replay
 from chalicelib.timeline import index_keys, timestamp
 from chalicelib.uploads import records
 from tests.unit.api import Api, app, refused
@@ -376,14 +376,15 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
     history = event["history"]
     [handled] = listed(api)["handled"]
     assert (history, handled["state"]) == ({"letter": handled["letter"], "since": FAILED, "tries": 101}, "ON_ITS_WAY")
-    with refusing(aws.sns, "publish", "InvalidParameter"):
+    monkeypatch.setattr(announce, "ANNOUNCEMENT_SECONDS", 0)
+    with refusing(aws.sns, "publish", "InvalidParameter", times=3):
         api.invoke("announce_orders", event)
     aside = aws.drain(ENVIRONMENT["RETRIES_QUEUE_URL"])
-    put(aws, FAILURES, *aside)
+    put(aws, FAILURES, *(invocation("announce_orders", each["requestPayload"]) for each in aside))
     page = listed(api)
     letters = {f"{history['letter']}-{number}" for number in (5, 7)}
     assert ({each["letter"] for each in page["deadLetters"]}, states(api)) == (letters, ["FAILED_AGAIN"])
-    assert {each["since"] for each in page["deadLetters"]} == {FAILED}
+    assert {each["tries"] for each in page["deadLetters"]} == {101 + 3}
     assert api.post("/dead-letters/discard", {"kind": "announcement"}).json_body["discarded"] == 2
     assert {each["letter"] for each in listed(api)["handled"]} == letters | {history["letter"]}
     # A redrive announces a large number of orders in several invocations.
