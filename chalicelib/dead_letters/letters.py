@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,8 +106,8 @@ class Letter:
     what: str
     since: str
     why: str
-    tries: int | None
     body: str = field(repr=False)
+    tries: int | None = None
     destination: Destination | None = field(default=None, repr=False)
     correlation_ids: tuple[str, ...] = ()
     letter: str = ""
@@ -150,17 +150,16 @@ def read_order(message: Message) -> Letter:
         what = f"order {order.order_id} of customer {order.customer_id}"
         why = "the function store_orders failed on the whole batch: see its log"
     tries = given.get("tries", "")
-    return Letter(
-        id=message["MessageId"],
-        letter=_first_id(given.get("letter"), message),
+    return _letter(
+        message,
         kind="order",
-        what=one_line(what),
-        since=_moment(given.get("sent")) or _sent(message),
-        why=one_line(given.get("reason") or why),
+        letter=_first_id(given.get("letter")),
+        what=what,
+        why=why,
+        since=_moment(given.get("sent")),
         # SQS adds no attribute to the messages that it moves itself. The receive count from SQS is not used, because
         # listing dead letters also increases that count.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else None,
-        body=message["Body"],
         correlation_ids=without_none(correlation.of_sqs(message)),
     )
 
@@ -170,27 +169,29 @@ def read_failure(message: Message, origins: Origins) -> Letter:
 
     A message in an unknown format, or that the code cannot handle, gets the kind ``unknown``.
     """
-    letter, problem = None, "this deployment stage does not send messages in this format"
+    why = "this deployment stage does not send messages in this format"
     try:
-        letter = _read(message, origins)
+        if letter := _read(message, origins):
+            return letter
     except Exception as error:
         log.exception("dead letter not read", extra={"messageId": message["MessageId"]})
-        problem = reason(error)
-    letter = letter or Letter(
+        why = reason(error)
+    return _letter(message, kind="unknown", what="a message in an unknown format", why=why)
+
+
+def _letter(
+    message: Message, *, what: str, why: str, since: str = "", letter: str = "", retried_since: str = "", **others: Any
+) -> Letter:
+    sent = _moment(message["Attributes"]["SentTimestamp"])
+    return Letter(
         id=message["MessageId"],
-        kind="unknown",
-        what="a message in an unknown format",
-        since=_sent(message),
-        why=problem,
-        tries=None,
+        letter=letter or message["MessageId"],
+        what=one_line(what),
+        why=one_line(_attributes(message).get("reason") or why),
+        since=since or sent,
         body=message["Body"],
-    )
-    why = _attributes(message).get("reason")
-    return replace(
-        letter,
-        why=one_line(why) if why else letter.why,
-        letter=letter.letter or letter.id,
-        retried_since=letter.retried_since or _sent(message),
+        retried_since=retried_since or sent,
+        **others,
     )
 
 
@@ -219,26 +220,23 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     if function not in origins.functions:
         return None
     kind, name = origins.functions[function], function.rpartition("-")[2]
-    failure = reasons.of_invocation(name, context, content.get("responsePayload"))
     earlier = payload.get("history") if isinstance(payload.get("history"), dict) else {}
     tries = whole_number(context.get("approximateInvokeCount"))
     # A redrive invokes the function asynchronously. Lambda then ignores the list of failed records that the function
     # returns.
     event = {**payload, "redriven": True} if kind == "announcement" else payload
-    return Letter(
-        id=message["MessageId"],
-        letter=_first_id(earlier.get("letter"), message),
+    return _letter(
+        message,
         kind=kind,
-        what=one_line(descriptions.event(kind, payload, function)),
-        since=_moment(earlier.get("since")) or _moment(content.get("timestamp")) or _sent(message),
-        why=one_line(failure.why),
+        letter=_first_id(earlier.get("letter")),
+        what=descriptions.event(kind, payload, function),
+        since=_moment(earlier.get("since")) or _moment(content.get("timestamp")),
         tries=tries if tries is None else tries + (whole_number(earlier.get("tries")) or 0),
-        body=message["Body"],
         destination=Invocation(function, event),
         correlation_ids=descriptions.correlation_ids(kind, payload),
-        may_pass=failure.may_pass,
         retries=whole_number(earlier.get("retries")) or 0,
         retried_since=_moment(earlier.get("retriedSince")),
+        **reasons.of_invocation(name, context, content.get("responsePayload"))._asdict(),
     )
 
 
@@ -272,18 +270,14 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         [function] = [name for name, each in origins.functions.items() if each == kind]
         record = {"EventSource": "aws:sns", "Sns": {"Subject": None, "MessageAttributes": {}, **content}}
         destination = Invocation(function, {"Records": [record]})
-    failure = reasons.of_delivery(given)
-    return Letter(
-        id=message["MessageId"],
+    return _letter(
+        message,
         kind=kind,
-        what=one_line(f"{kind} {descriptions.notification(content)}"),
-        since=_moment(content.get("Timestamp")) or _sent(message),
-        why=one_line(failure.why),
-        tries=None,
-        body=message["Body"],
+        what=f"{kind} {descriptions.notification(content)}",
+        since=_moment(content.get("Timestamp")),
         destination=destination,
         correlation_ids=notification.correlation_ids,
-        may_pass=failure.may_pass,
+        **reasons.of_delivery(given)._asdict(),
     )
 
 
@@ -295,14 +289,13 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
         return None
     size = whole_number(info.get("batchSize")) or 1
     first = _moment(info.get("approximateArrivalOfFirstRecord"))
-    return Letter(
-        id=message["MessageId"],
+    return _letter(
+        message,
         kind="stream",
-        what=one_line(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
-        since=_moment(content.get("timestamp")) or _sent(message),
+        what=f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else ""),
+        since=_moment(content.get("timestamp")),
         why="the function announce_orders failed on the whole batch, until Lambda gave up: see its log",
         tries=whole_number(context.get("approximateInvokeCount")),
-        body=message["Body"],
         # The stream keeps the changes for only an hour longer, so they are read as soon as possible.
         may_pass=True,
         destination=StreamPart(origins.stream, shard, start, end, origins.announce),
@@ -312,21 +305,18 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
 def _read_execution(message: Message, content: dict[str, Any], origins: Origins) -> Letter:
     """https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html"""
     given = _attributes(message)
-    failure = reasons.of_schedule(given)
     name = content["Name"].replace(EXECUTION_ID, given.get("EXECUTION_ID", ""))
     retries = given.get("RETRY_ATTEMPTS", "")
-    return Letter(
-        id=message["MessageId"],
+    return _letter(
+        message,
         kind="report",
-        what=one_line(f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}"),
-        since=_moment(given.get("SCHEDULED_TIME")) or _sent(message),
-        why=one_line(failure.why),
-        may_pass=failure.may_pass,
+        what=f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}",
+        since=_moment(given.get("SCHEDULED_TIME")),
         tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
-        body=message["Body"],
         destination=Execution(content["StateMachineArn"], name, content["Input"]),
         # No request started a scheduled execution, so the correlation id is the name of the execution.
         correlation_ids=without_none(name),
+        **reasons.of_schedule(given)._asdict(),
     )
 
 
@@ -351,10 +341,6 @@ def _attributes(message: Message) -> dict[str, str]:
     return {name: str(each.get("StringValue") or "") for name, each in message.get("MessageAttributes", {}).items()}
 
 
-def _first_id(given: Any, message: Message) -> str:
-    """Returns the id of the first dead letter, which a redrive sends along, or else the message's own id."""
-    return given if isinstance(given, str) and MESSAGE_ID.fullmatch(given) else str(message["MessageId"])
-
-
-def _sent(message: Message) -> str:
-    return _moment(message["Attributes"]["SentTimestamp"])
+def _first_id(given: Any) -> str:
+    """Returns the id of the first dead letter, which a redrive sends along, or an empty string."""
+    return given if isinstance(given, str) and MESSAGE_ID.fullmatch(given) else ""

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.system.events import failed_batch, records, undelivered
-from tests.system.inventory import HEADER, stock
 from tests.system.letters import Letters, failed_upload, messages, order_message, own_letters
 from tests.system.system import System, logged, stored, wait_for
 from tests.system.waiting import at_once
@@ -60,18 +59,6 @@ def test_an_order_stays_on_the_stream_while_sns_refuses_access(system: System, l
         wait_for(lambda: said(system, "announce_orders", "orders not announced", order_id) > 1, "two tries")
     system.notification(order_id, "order")
     assert letters.listed(order_id) == []
-
-
-def test_an_upload_without_a_permission_is_imported_once_the_permission_is_back(
-    system: System, letters: Letters
-) -> None:
-    supplier = letters.new_id("Supplier")
-    with system.without("receive_upload", "s3:GetObject"):
-        key = system.upload(f"inventory/{supplier}.csv", f"{HEADER}{supplier},x,y,1,,5\n")
-        wait_for(lambda: said(system, "retry_failures", "failure retried", key), "the failure after three tries")
-    assert "1 row imported" in system.notification(key, "upload")["message"]
-    assert stock(system, supplier) == {"y": 5}
-    assert letters.listed(key) == []
 
 
 def test_an_event_that_the_code_cannot_handle_is_a_dead_letter_after_its_tries(

@@ -153,8 +153,8 @@ def test_what_cannot_pass_waits_for_a_person_with_its_reason_at_once(cloud: Clou
 
 
 def test_a_schedule_whose_content_was_refused_waits_for_a_person_and_any_other_starts_its_report(cloud: Cloud) -> None:
-    # EventBridge Scheduler sends up to nine attributes.
-    given = {**dict.fromkeys(("A1", "A2", "A3"), "x"), **NOT_STARTED}
+    # SQS allows ten attributes, and the reason is added to them.
+    given = {**dict.fromkeys(("A1", "A2", "A3", "A4"), "x"), **NOT_STARTED}
     assert cloud.retry(schedule(), **given | {"ERROR_CODE": "ValidationException"}) == []
     letter = cloud.letter()
     assert (letter.what, letter.since, letter.tries, letter.why) == (
