@@ -1,8 +1,8 @@
 """Fakes of the AWS clients that the handlers use. ``test_contracts.py`` compares them with the local cloud.
 
 The fakes follow AWS's documentation, and support only the operations, arguments and expressions that the handlers use.
-The ``gate`` can delay or refuse an operation, or lose its answer. Everything that AWS would deliver is kept in lists, such as
-``Sns.published``.
+The ``gate`` can delay or refuse an operation, or lose its answer. Everything that AWS would deliver is kept in lists,
+such as ``Sns.published``.
 """
 
 from __future__ import annotations
