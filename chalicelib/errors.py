@@ -162,8 +162,9 @@ TRANSIENT = {
 
 # With one of these codes, AWS refuses the content of a call, so the same call never succeeds.
 REFUSED_CONTENT = {
-    *("InvalidParameter", "InvalidParameterValue", "ItemCollectionSizeLimitExceeded"),
-    *("ParameterValueInvalid", "ValidationError", "ValidationException"),
+    *("InvalidExecutionInput", "InvalidName", "InvalidParameter", "InvalidParameterValue"),
+    *("InvalidParameterValueException", "InvalidRequestContentException", "ItemCollectionSizeLimitExceeded"),
+    *("ParameterValueInvalid", "RequestTooLargeException", "ValidationError", "ValidationException"),
 }
 
 

@@ -121,12 +121,14 @@ def _wait(api: Api, earlier: list[tuple[str, str]], redriven: int) -> bool:
         while True:
             page = api.get(LIST)
             mine = [each for each in page["handled"] or [] if (each["letter"], each["at"]) not in earlier]
-            reasons = {each["letter"]: each["why"] for each in page["deadLetters"]}
+            # The orders of one event may fail separately. Their ids then begin with the id of the event's dead letter.
+            ids = [(each, each["letter"]) for each in page["deadLetters"]]
+            reasons = {name: each["why"] for each, letter in ids for name in (letter.rpartition("-")[0], letter)}
             open_ones = [each for each in mine if each["state"] == "ON_ITS_WAY"]
             for each in mine:
                 if each not in open_ones and each["letter"] not in printed:
                     printed[each["letter"]] = each["state"]
-                    reason = f": {reasons.get(each['letter'], each['why'])}" if each["state"] == "FAILED_AGAIN" else ""
+                    reason = f": {reasons[each['letter']]}" if each["letter"] in reasons else ""
                     print(f"  {each['state'].replace('_', ' ').lower()}: {each['what']}{reason}", flush=True)
             if len(printed) >= min(redriven, HANDLED_SHOWN) or time.monotonic() >= end:
                 break

@@ -24,6 +24,7 @@ const STATES = {
 // Maps each state that needs an explanation to a sentence.
 const FATES = {
   FAILED_AGAIN: "It is back in the list above, with its new reason.",
+  REPORT_FAILED: "The report has failed. The list of reports shows why.",
   UNKNOWN: "It was put back more than a day ago, and nothing shows what became of it.",
 };
 const FASTEST_SECONDS = 2.5;
@@ -94,10 +95,11 @@ function makeHandled(each) {
   );
 }
 
-function update(element, { state }) {
+function update(element, { kind, state }) {
   if (element.dataset.state === state) return;
   element.dataset.state = state;
   const [name, style] = STATES[state] ?? STATES.UNKNOWN;
   element.querySelector(".status").replaceChildren(h(`span.badge.${style}`, name));
-  element.querySelector(".fate").textContent = FATES[state] ?? "";
+  element.querySelector(".fate").textContent =
+    FATES[kind === "report" && state === "FAILED_AGAIN" ? "REPORT_FAILED" : state] ?? "";
 }

@@ -1,5 +1,6 @@
 """Sends dead letters back to their destinations. Each class redrives one kind of dead letter.
 
+``send`` gets the history of the dead letter. An event carries it, and Lambda returns it if the event fails again.
 ``results`` names what exists once the work is done, and ``handled.py`` looks for it.
 """
 
@@ -11,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from chalicelib.errors import CafeError
 from chalicelib.notifications import Notification, publisher, stored_key
@@ -21,6 +22,7 @@ from chalicelib.reports import REPORT_ID
 RECORDS_AT_ONCE = 100
 STREAM_PAGES = 20
 
+History = dict[str, Any]
 # A function of this type returns the AWS client for a service name.
 Aws = Callable[[str], Any]
 # A place and an id that it will contain. The place is ``announcements``, ``reports`` or a table in the settings.
@@ -31,6 +33,17 @@ class CannotRedrive(CafeError):
     """Raised if a dead letter cannot be redriven. The error's message contains the reason."""
 
 
+def reason(error: Exception) -> str:
+    """Returns the reason why a dead letter could not be read or sent. One bad letter must not block the others."""
+    if isinstance(error, ClientError):
+        return f"{error.operation_name} was refused: {error.response['Error']['Code']}"
+    if isinstance(error, CafeError):
+        return str(error)
+    if isinstance(error, ParamValidationError | UnicodeError):
+        return "the message has the format of a dead letter, but AWS rejects its content"
+    return f"the code cannot handle it ({type(error).__name__}): fix the code, then put it back"
+
+
 @dataclass(frozen=True)
 class Invocation:
     """Redrives a dead letter by invoking a Lambda function asynchronously."""
@@ -38,8 +51,9 @@ class Invocation:
     function: str
     event: dict[str, Any]
 
-    def send(self, aws: Aws) -> None:
-        aws("lambda").invoke(FunctionName=self.function, InvocationType="Event", Payload=json.dumps(self.event))
+    def send(self, aws: Aws, history: History) -> None:
+        payload = json.dumps({**self.event, "history": history})
+        aws("lambda").invoke(FunctionName=self.function, InvocationType="Event", Payload=payload)
 
     def results(self) -> list[Result]:
         records = self.event.get("Records")
@@ -77,7 +91,7 @@ class Publication:
     topic: str
     notification: Notification
 
-    def send(self, aws: Aws) -> None:
+    def send(self, aws: Aws, _history: History) -> None:
         publisher(aws("sns"), self.topic)(self.notification)
 
     def results(self) -> list[Result]:
@@ -92,7 +106,7 @@ class Execution:
     name: str
     input: str
 
-    def send(self, aws: Aws) -> None:
+    def send(self, aws: Aws, _history: History) -> None:
         sfn = aws("stepfunctions")
         # EventBridge Scheduler may send two dead letters for the same scheduled report.
         with suppress(sfn.exceptions.ExecutionAlreadyExists):
@@ -114,7 +128,7 @@ class StreamPart:
     end: str
     announce: str
 
-    def send(self, aws: Aws) -> None:
+    def send(self, aws: Aws, history: History) -> None:
         try:
             records = self._read(aws("dynamodbstreams"))
         except ClientError as error:
@@ -125,10 +139,11 @@ class StreamPart:
         new = [each for each in records if each["eventName"] == "INSERT"]
         for first in range(0, len(new), RECORDS_AT_ONCE):
             event = {"Records": new[first : first + RECORDS_AT_ONCE], "redriven": True}
-            Invocation(self.announce, event).send(aws)
+            Invocation(self.announce, event).send(aws, history)
 
     def results(self) -> list[Result]:
-        # Only the stream knows the orders in this range, and only for 24 hours.
+        # Only the stream knows the orders in this range, and only for 24 hours. Their announcements are not looked for,
+        # but an order that fails again has a dead letter with the id of this one.
         return []
 
     def _read(self, streams: Any) -> list[dict[str, Any]]:

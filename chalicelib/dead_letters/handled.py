@@ -91,7 +91,8 @@ class Handled:
             return None
         # A dead letter that is still in its queue under the same id was not put back, or will be put back once more.
         items = [each for each in items[:SHOWN] if each["messageId"]["S"] not in waiting]
-        again = set(waiting.values())
+        # The orders of one event may fail separately. Their ids then begin with the id of the event's dead letter.
+        again = {each for letter in waiting.values() for each in (letter, letter.rpartition("-")[0])}
         try:
             self._settle([each for each in items if each["state"]["S"] == ON_ITS_WAY and _id(each) not in again])
         except (Unavailable, ClientError) as error:
@@ -109,36 +110,39 @@ class Handled:
         found = self._found({each: _at(item) for item, results in wanted for each in results})
         dynamodb = self.aws("dynamodb")
         for item, results in wanted:
-            is_done = bool(results) and results <= found
-            if not is_done and self.now - _at(item) <= KNOWN_BY:
+            states = {found.get(each, UNKNOWN) for each in results} or {UNKNOWN}
+            state = next(each for each in (FAILED_AGAIN, UNKNOWN, DONE) if each in states)
+            if state == UNKNOWN and self.now - _at(item) <= KNOWN_BY:
                 continue
-            item["state"] = {"S": DONE if is_done else UNKNOWN}
+            item["state"] = {"S": state}
             same = {"ConditionExpression": "sortKey = :key", "ExpressionAttributeValues": {":key": item["sortKey"]}}
             try:
                 dynamodb.put_item(TableName=self.settings.notifications_table, Item=item, **same)
             except dynamodb.exceptions.ConditionalCheckFailedException:
                 log.info("dead letter was put back again meanwhile", extra={"letter": _id(item)})
 
-    def _found(self, since: Mapping[Result, datetime]) -> set[Result]:
-        """Returns the results that exist. ``since`` maps each result to the time of its redrive."""
+    def _found(self, since: Mapping[Result, datetime]) -> dict[Result, str]:
+        """Returns the states of the results that exist. ``since`` maps each result to the time of its redrive."""
         dynamodb, table = self.aws("dynamodb"), self.settings.notifications_table
         orders = {each: at.timestamp() for (place, each), at in since.items() if place == "announcements"}
         announced = find_announced(dynamodb, table, self.now, orders, self.in_time)
-        found = {("announcements", each) for each in announced}
-        found |= {each for each in since if each[0] == "reports" and self._has_ended(each[1])}
+        found = dict.fromkeys((("announcements", each) for each in announced), DONE)
+        found |= {each: state for each in since if each[0] == "reports" and (state := self._report(each[1]))}
         for place, key in TABLES.items():
             ids = [each for other, each in since if other == place]
             for start in range(0, len(ids), KEYS):
                 stored = self._stored(getattr(self.settings, place), key, ids[start : start + KEYS])
-                found |= {(place, each) for each in stored}
+                found |= dict.fromkeys(((place, each) for each in stored), DONE)
         return found
 
-    def _has_ended(self, arn: str) -> bool:
+    def _report(self, arn: str) -> str | None:
+        """Returns the state of a report, or None while it runs."""
         sfn = self.aws("stepfunctions")
         try:
-            return bool(sfn.describe_execution(executionArn=arn)["status"] != "RUNNING")
+            status = sfn.describe_execution(executionArn=arn)["status"]
         except sfn.exceptions.ExecutionDoesNotExist:
-            return False
+            return None
+        return {"RUNNING": None, "SUCCEEDED": DONE}.get(status, FAILED_AGAIN)
 
     def _stored(self, table: str, key: str, ids: list[str]) -> list[str]:
         """Returns the ids that are in a table. The status of an upload must be final."""

@@ -3,7 +3,7 @@
 Each message in the dead-letter queue for orders contains one order. A message in the failures queue has one of four
 formats. Lambda sends an event that a function could not process, or the position of a failed batch in the orders
 table's stream. SNS sends a notification that it could not deliver. EventBridge Scheduler sends a scheduled report that
-it could not start. This module does not call AWS.
+it could not start. Only ``Letter.send`` calls AWS.
 """
 
 from __future__ import annotations
@@ -11,16 +11,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from chalicelib import correlation, facts
 from chalicelib.dead_letters import descriptions, reasons
 from chalicelib.dead_letters.descriptions import one_line, without_none
-from chalicelib.dead_letters.destinations import Destination, Execution, Invocation, Publication, Result, StreamPart
+from chalicelib.dead_letters.destinations import (
+    Aws,
+    CannotRedrive,
+    Destination,
+    Execution,
+    Invocation,
+    Publication,
+    Result,
+    StreamPart,
+    reason,
+)
 from chalicelib.errors import InvalidRequest
 from chalicelib.fields import whole_number
+from chalicelib.logs import logger
 from chalicelib.notifications import Notification, counted
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
@@ -32,6 +43,11 @@ EXECUTION_ID = "<aws.scheduler.execution-id>"
 
 # SNS letters with this attribute come from the subscription of one of our own functions.
 SUBSCRIBER = "subscriber"
+# This module reads these attributes of failures, so a message that moves to another queue must keep them.
+ATTRIBUTES = (
+    *(SUBSCRIBER, "ErrorMessage", "SCHEDULED_TIME", "EXECUTION_ID"),
+    *("RETRY_ATTEMPTS", "EXHAUSTED_RETRY_CONDITION", "ERROR_CODE", "ERROR_MESSAGE"),
+)
 # This dictionary maps each asynchronously invoked function to a kind of dead letter.
 FUNCTIONS = {
     "announce_orders": "announcement",
@@ -40,6 +56,8 @@ FUNCTIONS = {
     "record_alarm": "alarm",
 }
 KINDS = ("order", *FUNCTIONS.values(), "stream", "report", "unknown")
+
+log = logger("dead_letters")
 
 Message = dict[str, Any]
 
@@ -88,8 +106,8 @@ class Letter:
     what: str
     since: str
     why: str
-    tries: int | None
     body: str = field(repr=False)
+    tries: int | None = None
     destination: Destination | None = field(default=None, repr=False)
     correlation_ids: tuple[str, ...] = ()
     letter: str = ""
@@ -105,6 +123,12 @@ class Letter:
             except InvalidRequest:
                 return []
         return self.destination.results() if self.destination else []
+
+    def send(self, aws: Aws, **automatic: Any) -> None:
+        """Sends the work back to where it came from. Only an automatic retry adds its own count and start."""
+        if self.destination is None:
+            raise CannotRedrive("its origin is unknown")
+        self.destination.send(aws, {"letter": self.letter, "since": self.since, "tries": self.tries, **automatic})
 
     def shown(self) -> dict[str, Any]:
         """Returns the fields of the dead letter for the API response."""
@@ -126,17 +150,16 @@ def read_order(message: Message) -> Letter:
         what = f"order {order.order_id} of customer {order.customer_id}"
         why = "the function store_orders failed on the whole batch: see its log"
     tries = given.get("tries", "")
-    return Letter(
-        id=message["MessageId"],
-        letter=_first_id(given.get("letter"), message),
+    return _letter(
+        message,
         kind="order",
-        what=one_line(what),
-        since=_moment(given.get("sent")) or _sent(message),
-        why=one_line(given.get("reason") or why),
+        letter=_first_id(given.get("letter")),
+        what=what,
+        why=why,
+        since=_moment(given.get("sent")),
         # SQS adds no attribute to the messages that it moves itself. The receive count from SQS is not used, because
         # listing dead letters also increases that count.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else None,
-        body=message["Body"],
         correlation_ids=without_none(correlation.of_sqs(message)),
     )
 
@@ -144,39 +167,49 @@ def read_order(message: Message) -> Letter:
 def read_failure(message: Message, origins: Origins) -> Letter:
     """Parses a message from the retries queue or the failures queue.
 
-    A message in an unknown format gets the kind ``unknown``.
+    A message in an unknown format, or that the code cannot handle, gets the kind ``unknown``.
     """
+    why = "this deployment stage does not send messages in this format"
+    try:
+        if letter := _read(message, origins):
+            return letter
+    except Exception as error:
+        log.exception("dead letter not read", extra={"messageId": message["MessageId"]})
+        why = reason(error)
+    return _letter(message, kind="unknown", what="a message in an unknown format", why=why)
+
+
+def _letter(
+    message: Message, *, what: str, why: str, since: str = "", letter: str = "", retried_since: str = "", **others: Any
+) -> Letter:
+    sent = _moment(message["Attributes"]["SentTimestamp"])
+    return Letter(
+        id=message["MessageId"],
+        letter=letter or message["MessageId"],
+        what=one_line(what),
+        why=one_line(_attributes(message).get("reason") or why),
+        since=since or sent,
+        body=message["Body"],
+        retried_since=retried_since or sent,
+        **others,
+    )
+
+
+def _read(message: Message, origins: Origins) -> Letter | None:
     try:
         content = json.loads(message["Body"])
     except (ValueError, RecursionError):
-        content = None
+        return None
     match content:
         case {"DDBStreamBatchInfo": {"streamArn": origins.stream}, "requestContext": dict()}:
-            letter = _read_position(message, content, origins)
+            return _read_position(message, content, origins)
         case {"requestPayload": dict(), "requestContext": {"functionArn": str()}}:
-            letter = _read_invocation(message, content, origins)
+            return _read_invocation(message, content, origins)
         case {"Type": "Notification", "TopicArn": str(), "MessageId": str(), "Message": str()}:
-            letter = _read_publication(message, content, origins)
+            return _read_publication(message, content, origins)
         case {"StateMachineArn": str(arn), "Name": str(), "Input": str()} if arn in origins.machines:
-            letter = _read_execution(message, content, origins)
-        case _:
-            letter = None
-    letter = letter or Letter(
-        id=message["MessageId"],
-        kind="unknown",
-        what="a message in an unknown format",
-        since=_sent(message),
-        why="this deployment stage does not send messages in this format",
-        tries=None,
-        body=message["Body"],
-    )
-    why = _attributes(message).get("reason")
-    return replace(
-        letter,
-        why=one_line(why) if why else letter.why,
-        letter=letter.letter or letter.id,
-        retried_since=letter.retried_since or _sent(message),
-    )
+            return _read_execution(message, content, origins)
+    return None
 
 
 def _read_invocation(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
@@ -187,35 +220,24 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     if function not in origins.functions:
         return None
     kind, name = origins.functions[function], function.rpartition("-")[2]
-    reason = reasons.of_invocation(name, context, content.get("responsePayload"))
     earlier = payload.get("history") if isinstance(payload.get("history"), dict) else {}
     tries = whole_number(context.get("approximateInvokeCount"))
-    letter = Letter(
-        id=message["MessageId"],
-        letter=_first_id(earlier.get("letter"), message),
-        kind=kind,
-        what=one_line(descriptions.event(kind, payload, function)),
-        since=_moment(earlier.get("since")) or _moment(content.get("timestamp")) or _sent(message),
-        why=one_line(reason.why),
-        tries=tries if tries is None else tries + (whole_number(earlier.get("tries")) or 0),
-        body=message["Body"],
-        correlation_ids=descriptions.correlation_ids(kind, payload),
-        may_pass=reason.may_pass,
-        retries=whole_number(earlier.get("retries")) or 0,
-        retried_since=_moment(earlier.get("retriedSince")),
-    )
     # A redrive invokes the function asynchronously. Lambda then ignores the list of failed records that the function
     # returns.
     event = {**payload, "redriven": True} if kind == "announcement" else payload
-    return replace(letter, destination=Invocation(function, with_history(event, letter)))
-
-
-def with_history(event: dict[str, Any], letter: Letter, **automatic: Any) -> dict[str, Any]:
-    """Returns an event that carries the history of a dead letter. Lambda returns it if the event fails again.
-
-    Only an automatic retry adds its own count and start.
-    """
-    return {**event, "history": {"letter": letter.letter, "since": letter.since, "tries": letter.tries, **automatic}}
+    return _letter(
+        message,
+        kind=kind,
+        letter=_first_id(earlier.get("letter")),
+        what=descriptions.event(kind, payload, function),
+        since=_moment(earlier.get("since")) or _moment(content.get("timestamp")),
+        tries=tries if tries is None else tries + (whole_number(earlier.get("tries")) or 0),
+        destination=Invocation(function, event),
+        correlation_ids=descriptions.correlation_ids(kind, payload),
+        retries=whole_number(earlier.get("retries")) or 0,
+        retried_since=_moment(earlier.get("retriedSince")),
+        **reasons.of_invocation(name, context, content.get("responsePayload"))._asdict(),
+    )
 
 
 def _read_publication(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
@@ -242,26 +264,21 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         facts=facts.read(attributes.get(facts.NAME)),
     )
     given = _attributes(message)
-    reason = reasons.of_delivery(given)
-    letter = Letter(
-        id=message["MessageId"],
-        letter=message["MessageId"],
+    destination: Destination = Publication(topic, notification)
+    if SUBSCRIBER in given:
+        # Publishing again would repeat the message to all other subscribers.
+        [function] = [name for name, each in origins.functions.items() if each == kind]
+        record = {"EventSource": "aws:sns", "Sns": {"Subject": None, "MessageAttributes": {}, **content}}
+        destination = Invocation(function, {"Records": [record]})
+    return _letter(
+        message,
         kind=kind,
-        what=one_line(f"{kind} {descriptions.notification(content)}"),
-        since=_moment(content.get("Timestamp")) or _sent(message),
-        why=one_line(reason.why),
-        tries=None,
-        body=message["Body"],
-        destination=Publication(topic, notification),
+        what=f"{kind} {descriptions.notification(content)}",
+        since=_moment(content.get("Timestamp")),
+        destination=destination,
         correlation_ids=notification.correlation_ids,
-        may_pass=reason.may_pass,
+        **reasons.of_delivery(given)._asdict(),
     )
-    if SUBSCRIBER not in given:
-        return letter
-    # Publishing again would repeat the message to all other subscribers.
-    [function] = [name for name, each in origins.functions.items() if each == kind]
-    record = {"EventSource": "aws:sns", "Sns": {"Subject": None, "MessageAttributes": {}, **content}}
-    return replace(letter, destination=Invocation(function, with_history({"Records": [record]}, letter)))
 
 
 def _read_position(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
@@ -272,14 +289,13 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
         return None
     size = whole_number(info.get("batchSize")) or 1
     first = _moment(info.get("approximateArrivalOfFirstRecord"))
-    return Letter(
-        id=message["MessageId"],
+    return _letter(
+        message,
         kind="stream",
-        what=one_line(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
-        since=_moment(content.get("timestamp")) or _sent(message),
+        what=f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else ""),
+        since=_moment(content.get("timestamp")),
         why="the function announce_orders failed on the whole batch, until Lambda gave up: see its log",
         tries=whole_number(context.get("approximateInvokeCount")),
-        body=message["Body"],
         # The stream keeps the changes for only an hour longer, so they are read as soon as possible.
         may_pass=True,
         destination=StreamPart(origins.stream, shard, start, end, origins.announce),
@@ -289,21 +305,18 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
 def _read_execution(message: Message, content: dict[str, Any], origins: Origins) -> Letter:
     """https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html"""
     given = _attributes(message)
-    reason = reasons.of_schedule(given)
     name = content["Name"].replace(EXECUTION_ID, given.get("EXECUTION_ID", ""))
     retries = given.get("RETRY_ATTEMPTS", "")
-    return Letter(
-        id=message["MessageId"],
+    return _letter(
+        message,
         kind="report",
-        what=one_line(f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}"),
-        since=_moment(given.get("SCHEDULED_TIME")) or _sent(message),
-        why=one_line(reason.why),
-        may_pass=reason.may_pass,
+        what=f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}",
+        since=_moment(given.get("SCHEDULED_TIME")),
         tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
-        body=message["Body"],
         destination=Execution(content["StateMachineArn"], name, content["Input"]),
         # No request started a scheduled execution, so the correlation id is the name of the execution.
         correlation_ids=without_none(name),
+        **reasons.of_schedule(given)._asdict(),
     )
 
 
@@ -328,10 +341,6 @@ def _attributes(message: Message) -> dict[str, str]:
     return {name: str(each.get("StringValue") or "") for name, each in message.get("MessageAttributes", {}).items()}
 
 
-def _first_id(given: Any, message: Message) -> str:
-    """Returns the id of the first dead letter, which a redrive sends along, or else the message's own id."""
-    return given if isinstance(given, str) and MESSAGE_ID.fullmatch(given) else str(message["MessageId"])
-
-
-def _sent(message: Message) -> str:
-    return _moment(message["Attributes"]["SentTimestamp"])
+def _first_id(given: Any) -> str:
+    """Returns the id of the first dead letter, which a redrive sends along, or an empty string."""
+    return given if isinstance(given, str) and MESSAGE_ID.fullmatch(given) else ""

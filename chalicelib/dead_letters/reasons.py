@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from chalicelib import errors
 
-# Maps the names of errors that may pass to their causes. Any other error is a refusal or an error in the code.
+# Maps the names of our errors that may pass to their causes. ``DatabaseRefused`` is not one of them, because MySQL may
+# refuse the content of a file. ``Runtime.ExitError`` is, although a process may be killed again and again, because work
+# is retried for only 24 hours.
 MAY_PASS = {
     "Unavailable": "an AWS service is down or overloaded",
     "DatabaseUnavailable": "MySQL is down, paused or overloaded",
@@ -48,7 +50,8 @@ def _of_error(function: str, error: Mapping[str, Any]) -> Reason:
         return Reason(f"the process of the function {function} was ended: see its log", True)
     if refused := AWS_REFUSED.match(text):
         code, operation, explanation = refused.groups()
-        return Reason(f"AWS refused {operation} ({code})" + (f": {explanation}" if explanation else ""), False)
+        why = f"AWS refused {operation} ({code})" + (f": {explanation}" if explanation else "")
+        return Reason(why, code not in errors.REFUSED_CONTENT)
     own = getattr(errors, name, None)
     if text and isinstance(own, type) and issubclass(own, errors.CafeError):
         return Reason(text.removesuffix(": try again in a moment"), name in MAY_PASS)
@@ -68,8 +71,8 @@ def of_delivery(attributes: Mapping[str, str]) -> Reason:
 def of_schedule(attributes: Mapping[str, str]) -> Reason:
     """Returns the reason why EventBridge Scheduler could not start a report.
 
-    Scheduler retries only errors that may pass, and then names the limit that ended its retries.
+    It may pass unless AWS refuses the content, as for any other work.
     """
     text = attributes.get("ERROR_MESSAGE") or attributes.get("ERROR_CODE")
     why = "the report could not be started" + (f": {text}" if text else "")
-    return Reason(why, "EXHAUSTED_RETRY_CONDITION" in attributes)
+    return Reason(why, attributes.get("ERROR_CODE") not in errors.REFUSED_CONTENT)

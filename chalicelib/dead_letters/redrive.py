@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from botocore.exceptions import ClientError, ParamValidationError
+from botocore.exceptions import ClientError
 
 from chalicelib import correlation, queues
-from chalicelib.dead_letters.destinations import Aws, CannotRedrive, Destination
+from chalicelib.dead_letters.destinations import Aws, CannotRedrive, reason
 from chalicelib.dead_letters.handled import DISCARDED, ON_ITS_WAY, Handled
 from chalicelib.dead_letters.letters import KINDS, MESSAGE_ID, Letter
 from chalicelib.dead_letters.queue import DeadLetterQueue, open_queues
-from chalicelib.errors import Unavailable, aws_errors
+from chalicelib.errors import Unavailable, aws_errors, is_final
 from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.settings import Settings
@@ -150,44 +150,42 @@ class _Run:
                     raise CannotRedrive("its origin is unknown")
                 self.handled.add(letter, ON_ITS_WAY if self.action == "redriven" else DISCARDED, self.by)
             except (ClientError, Unavailable, CannotRedrive) as error:
-                reasons[letter.id] = _reason(error)
+                reasons[letter.id] = reason(error)
         return reasons
 
     def _send(self, letters: list[Letter]) -> dict[str, str]:
         """Sends dead letters to their destinations. Returns the reason for each failure, keyed by dead letter id."""
         reasons = self._send_orders([each for each in letters if each.kind == "order"])
         for letter in letters:
-            if letter.destination and (reason := self._send_one(letter.destination)):
-                reasons[letter.id] = reason
+            if letter.kind != "order" and (why := self._send_one(letter)):
+                reasons[letter.id] = why
         return reasons
 
     def _send_orders(self, letters: list[Letter]) -> dict[str, str]:
         messages = [(each.body, _attributes(each)) for each in letters]
         failures = queues.send(self.handled.aws("sqs"), self.handled.settings.orders_queue_url, messages)
-        return {letters[index].id: _reason(error) for index, error in failures.items()}
+        return {letters[index].id: reason(error) for index, error in failures.items()}
 
-    def _send_one(self, destination: Destination) -> str | None:
+    def _send_one(self, letter: Letter) -> str | None:
         if not self.handled.in_time():
             return "the redrive ran out of time: try again"
         try:
             with aws_errors():
-                destination.send(self.handled.aws)
-        except (ClientError, Unavailable, CannotRedrive) as error:
-            return _reason(error)
-        except (ParamValidationError, UnicodeError):
-            # A message that a person added to the queue may be invalid, but must not stop the redrive.
-            return "the message has the format of a dead letter, but AWS rejects its content"
+                letter.send(self.handled.aws)
+        except Exception as error:
+            log.warning("dead letter not sent", exc_info=is_final(error), extra={"messageId": letter.id})
+            return reason(error)
         return None
 
-    def _note(self, letter: Letter, reason: str | None) -> None:
+    def _note(self, letter: Letter, why: str | None) -> None:
         # The ``correlationId`` in the log belongs to the request, so the dead letter's ids need a separate field.
         about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
         extra: dict[str, Any] = {"messageId": letter.id, **about}
-        if reason is None:
+        if why is None:
             log.info(f"dead letter {self.action}", extra=extra)
         else:
-            self.kept[letter.id] = {"id": letter.id, "what": letter.what, "why": reason}
-            log.warning("dead letter kept", extra={**extra, "reason": reason})
+            self.kept[letter.id] = {"id": letter.id, "what": letter.what, "why": why}
+            log.warning("dead letter kept", extra={**extra, "reason": why})
 
 
 def _attributes(letter: Letter) -> dict[str, Any]:
@@ -198,9 +196,3 @@ def _attributes(letter: Letter) -> dict[str, Any]:
         **correlation.sqs_attribute(next(iter(letter.correlation_ids), None)),
         **{name: {"DataType": "String", "StringValue": str(each)} for name, each in given.items() if each is not None},
     }
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ClientError):
-        return f"{error.operation_name} was refused: {error.response['Error']['Code']}"
-    return str(error)

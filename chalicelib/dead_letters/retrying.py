@@ -7,21 +7,19 @@ for 24 hours. If the function ends between sending and deleting, the failure is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError, ParamValidationError
-
 from chalicelib import correlation, metrics, queues, retries
-from chalicelib.dead_letters.destinations import Aws, CannotRedrive, Destination, Invocation
-from chalicelib.dead_letters.letters import SUBSCRIBER, Letter, Message, Origins, read_failure, with_history
-from chalicelib.errors import Unavailable, aws_errors
+from chalicelib.dead_letters.destinations import Aws, reason
+from chalicelib.dead_letters.letters import ATTRIBUTES, SUBSCRIBER, Letter, Message, Origins, read_failure
+from chalicelib.errors import aws_errors, is_final
 from chalicelib.logs import logger
 from chalicelib.settings import Settings
 
 # SQS allows ten attributes, and the last one is the reason.
-ATTRIBUTES = 9
+ATTRIBUTES_KEPT = 9
 
 log = logger("retries")
 
@@ -76,22 +74,22 @@ class _Run:
         return waiting
 
     def _send(self, failure: Failure, waiting: list[Failure]) -> str | None:
-        """Sends a failure back to where it came from. Returns the reason if that is refused.
+        """Sends a failure back to where it came from. Returns the reason if that can never succeed.
 
         A failure that cannot be sent at the moment is added to ``waiting``.
         """
+        letter = failure.letter
         try:
             with aws_errors():
-                _destination(failure.letter).send(self.aws)
-        except Unavailable as error:
-            log.warning("failure not retried yet", extra={**_about(failure), "reason": str(error)})
+                letter.send(self.aws, retries=letter.retries + 1, retriedSince=letter.retried_since)
+        except Exception as error:
+            facts = {**_about(failure), "reason": reason(error)}
+            log.warning("failure not retried yet", exc_info=is_final(error), extra=facts)
+            if is_final(error):
+                return reason(error)
             waiting.append(failure)
-        except (CannotRedrive, ClientError, ParamValidationError, UnicodeError) as error:
-            if isinstance(error, ClientError):
-                return f"{error.operation_name} was refused: {error.response['Error']['Code']}"
-            return str(error) if isinstance(error, CannotRedrive) else "AWS rejects the content of the message"
         else:
-            log.info("failure retried", extra={**_about(failure), "reason": failure.letter.why})
+            log.info("failure retried", extra={**_about(failure), "reason": letter.why})
         return None
 
     def _give_up(self, hopeless: list[tuple[Failure, str]]) -> list[Failure]:
@@ -119,30 +117,22 @@ def _received(record: dict[str, Any]) -> Message:
     """Converts a record from Lambda to a message from the SQS API."""
     given = record.get("messageAttributes", {})
     attributes = {name: {"StringValue": each.get("stringValue", "")} for name, each in given.items()}
+    if '"TopicArn"' in record["body"]:
+        # The retries queue gets messages of SNS only from the subscriptions of our own functions.
+        attributes[SUBSCRIBER] = {"StringValue": "function"}
     return {
         "MessageId": record["messageId"],
         "ReceiptHandle": record["receiptHandle"],
         "Body": record["body"],
         "Attributes": record["attributes"],
-        # The retries queue gets SNS messages only from the subscriptions of our own functions.
-        "MessageAttributes": {**attributes, SUBSCRIBER: {"StringValue": "function"}},
+        "MessageAttributes": attributes,
     }
-
-
-def _destination(letter: Letter) -> Destination:
-    """Returns the letter's destination. A retried event carries the number of retries and the time of the first one."""
-    destination = letter.destination
-    if destination is None:
-        raise CannotRedrive("its origin is unknown")
-    if isinstance(destination, Invocation):
-        automatic = {"retries": letter.retries + 1, "retriedSince": letter.retried_since}
-        return replace(destination, event=with_history(destination.event, letter, **automatic))
-    return destination
 
 
 def _attributes(message: Message, why: str) -> dict[str, Any]:
     given = {name: each["StringValue"] for name, each in message["MessageAttributes"].items() if each["StringValue"]}
-    kept = dict(sorted(given.items(), key=lambda each: each[0] != SUBSCRIBER)[:ATTRIBUTES]) | {"reason": why}
+    names = sorted(given, key=lambda name: name not in ATTRIBUTES)[:ATTRIBUTES_KEPT]
+    kept = {**{name: given[name] for name in names}, "reason": why}
     return {name: {"DataType": "String", "StringValue": value} for name, value in kept.items()}
 
 

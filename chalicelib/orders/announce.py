@@ -176,13 +176,19 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime, event: dict[
     """Returns a function that sends each order to the retries queue in a separate message.
 
     The messages have Lambda's format for failed events. The same code can then read and redrive all failures.
-    ``context`` is the Lambda context. The messages keep the history of a redriven ``event``.
+    ``context`` is the Lambda context. The messages keep the history of a redriven ``event``. If that has several
+    orders, each order gets a ``letter`` id of its own, because it is handled separately from now on.
     """
 
-    kept = {"history": event["history"]} if "history" in event else {}
+    def payload(record: Record) -> dict[str, Any]:
+        part = announced_part(record)
+        if "history" not in event:
+            return {"Records": [part]}
+        own = "" if len(event["Records"]) == 1 else f"-{part['dynamodb'].get('SequenceNumber')}"
+        return {"Records": [part], "history": {**event["history"], "letter": event["history"]["letter"] + own}}
 
     def set_aside(records: Sequence[Record], error: Exception) -> list[Record]:
-        payloads = [{"Records": [announced_part(record)], **kept} for record in records]
+        payloads = [payload(record) for record in records]
         messages: list[queues.Message] = [(json.dumps(_failure(each, error, context, now)), {}) for each in payloads]
         failures = queues.send(sqs, url, messages)
         for index, record in enumerate(records):

@@ -285,15 +285,14 @@ def _history(message: Message) -> dict[str, str]:
 def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
     """Sends failed messages to the dead-letter queue with the reason for each failure.
 
-    Returns the ids of messages that SQS accepted. The redrive policy of the queue later moves all other messages to the
-    dead-letter queue without a reason.
+    Returns the ids of messages that SQS accepted. The next delivery of each other message tries again.
     """
     failures = queues.send(sqs, url, [_dead_letter(each.message, each.reason) for each in failed])
     dead = set()
     for index, (message, reason, _) in enumerate(failed):
         facts = {"messageId": message["messageId"], "reason": reason, correlation.NAME: correlation.of_sqs(message)}
         if index in failures:
-            log.error("message left to the redrive policy", extra={**facts, "error": str(failures[index])})
+            log.error("message not sent to the dead-letter queue yet", extra={**facts, "error": str(failures[index])})
         else:
             dead.add(message["messageId"])
             log.error("message sent to the dead-letter queue", extra=facts)

@@ -19,6 +19,7 @@ from tests.system.faults import (
     denied,
     failed,
     failed_after,
+    invalid,
     slow,
     throttled,
     truncated,
@@ -182,6 +183,7 @@ def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Fa
     {
         "MySQL is unavailable for longer than all tries": lambda system: system.gate.shut(times=math.inf),
         "S3 is unavailable for longer than all tries": wire(**READ, fault=unavailable),
+        "S3 refuses access for longer than all tries": wire(**READ, fault=denied),
         "SNS is unavailable for longer than all tries": wire(**ANNOUNCE, fault=unavailable),
         "the function is killed at six tries": killing("s3:GetObject", "receive_upload", first=6),
     },
@@ -212,12 +214,12 @@ def test_retry_failures_is_killed_before_it_deletes_what_it_has_sent(system: Fau
 
 
 @short
-def test_what_s3_refuses_waits_for_a_person(system: Faulty, record: Record) -> None:
+def test_what_s3_refuses_for_its_content_waits_for_a_person(system: Faulty, record: Record) -> None:
     with own_letters(system) as letters:
         file = new_file(key=f"inventory/{letters.new_id('u')}.csv")
-        with system.wire.fault(**READ, fault=denied):
+        with system.wire.fault(**READ, fault=invalid):
             upload(system, file)
             letter = letters.one(file.key)
-        assert letter["why"].startswith("AWS refused GetObject (AccessDenied)")
+        assert letter["why"].startswith("AWS refused GetObject (InvalidParameter)")
         counting.redrive(system, file.key)
         record(count_uploads(system, [file]))

@@ -48,7 +48,7 @@ def unavailable(exchange: Exchange) -> Reply:
 
 
 def denied(exchange: Exchange) -> Reply:
-    """Returns status 403, an error that a retry cannot fix."""
+    """Returns status 403, an error that only a deploy fixes."""
     return error(exchange.call, 403, "AccessDenied", "Access Denied")
 
 

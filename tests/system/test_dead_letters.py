@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.system.events import failed_batch, records, undelivered
-from tests.system.inventory import HEADER, stock
 from tests.system.letters import Letters, failed_upload, messages, order_message, own_letters
 from tests.system.system import System, logged, stored, wait_for
 from tests.system.waiting import at_once
@@ -62,18 +61,17 @@ def test_an_order_stays_on_the_stream_while_sns_refuses_access(system: System, l
     assert letters.listed(order_id) == []
 
 
-def test_an_upload_that_failed_every_retry_is_imported_by_a_redrive(system: System, letters: Letters) -> None:
-    supplier = letters.new_id("Supplier")
-    with system.without("receive_upload", "s3:GetObject"):
-        key = system.upload(f"inventory/{supplier}.csv", f"{HEADER}{supplier},x,y,1,,5\n")
-        found = letters.one(key)
+def test_an_event_that_the_code_cannot_handle_is_a_dead_letter_after_its_tries(
+    system: System, letters: Letters
+) -> None:
+    event = {"Records": [{"s3": {"object": {"key": (key := letters.new_id())}}}]}
+    arn = failed_upload(system, key)["requestContext"]["functionArn"]
+    system.aws("lambda").invoke(FunctionName=arn, InvocationType="Event", Payload=json.dumps(event))
+    found = letters.one(key)
     assert (found["kind"], found["what"], found["tries"]) == ("upload", f"upload {key}", 3)
-    assert "AccessDenied" in found["why"]
+    assert "has an error in its code" in found["why"]
     [message] = [each for each in messages(system, "FAILURES_QUEUE_URL") if each["MessageId"] == found["id"]]
     assert json.loads(message["Body"])["requestContext"]["condition"] == "RetriesExhausted"
-    assert letters.redrive(found["id"])["redriven"] == 1
-    assert "1 row imported" in system.notification(key, "upload")["message"]
-    assert stock(system, supplier) == {"y": 5}
 
 
 def envelope(system: System, key: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
 from chalicelib.errors import Unavailable
-from chalicelib.orders import replay
+from chalicelib.orders import announce, replay
 from chalicelib.timeline import index_keys, timestamp
 from chalicelib.uploads import records
 from tests.unit.api import Api, app, refused
@@ -370,7 +370,23 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
     }
     # The sixth record is not sent, because it changes an order that was already announced.
     records = [stream_record("o-5", 5), stream_record("o-7", 7)]
-    assert functions.invoked == [("cafe-test-announce_orders", {"Records": records, "redriven": True})]
+    [(function, event)] = functions.invoked
+    assert (function, event["Records"], event["redriven"]) == ("cafe-test-announce_orders", records, True)
+    # An order of the batch that fails separately has an id of its own.
+    history = event["history"]
+    [handled] = listed(api)["handled"]
+    assert (history, handled["state"]) == ({"letter": handled["letter"], "since": FAILED, "tries": 101}, "ON_ITS_WAY")
+    monkeypatch.setattr(announce, "ANNOUNCEMENT_SECONDS", 0)
+    with refusing(aws.sns, "publish", "InvalidParameter", times=3):
+        api.invoke("announce_orders", event)
+    aside = aws.drain(ENVIRONMENT["RETRIES_QUEUE_URL"])
+    put(aws, FAILURES, *(invocation("announce_orders", each["requestPayload"]) for each in aside))
+    page = listed(api)
+    letters = {f"{history['letter']}-{number}" for number in (5, 7)}
+    assert ({each["letter"] for each in page["deadLetters"]}, states(api)) == (letters, ["FAILED_AGAIN"])
+    assert {each["tries"] for each in page["deadLetters"]} == {101 + 3}
+    assert api.post("/dead-letters/discard", {"kind": "announcement"}).json_body["discarded"] == 2
+    assert {each["letter"] for each in listed(api)["handled"]} == letters | {history["letter"]}
     # A redrive announces a large number of orders in several invocations.
     monkeypatch.setattr(destinations, "RECORDS_AT_ONCE", 2)
     put(aws, FAILURES, position("1", "5"))
@@ -566,11 +582,12 @@ def test_a_letter_is_on_its_way_until_its_result_exists(
     assert (states(api), reads) == (["DONE"], [])
 
 
-def test_a_report_is_on_its_way_until_it_ends(api: Api, aws: Aws) -> None:
+@pytest.mark.parametrize(("status", "state"), [("SUCCEEDED", "DONE"), ("TIMED_OUT", "FAILED_AGAIN")])
+def test_a_report_is_on_its_way_until_it_ends(api: Api, aws: Aws, status: str, state: str) -> None:
     put(aws, FAILURES, schedule(Name="storage-1"))
     assert (redrive(api), states(api)) == (ONE, ["ON_ITS_WAY"])
-    aws.finish("storage-1")
-    assert states(api) == ["DONE"]
+    aws.finish("storage-1", status)
+    assert states(api) == [state]
 
 
 def test_a_letter_that_fails_again_keeps_its_history(api: Api, aws: Aws) -> None:

@@ -337,7 +337,8 @@ def test_a_redrive_says_what_became_of_each_letter_until_ctrl_c(
     states: tuple[str, str], last: list[str], is_done: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(time, "sleep", Mock(side_effect=[None, KeyboardInterrupt]))
-    again = [{**DEAD[0], "why": "again"}]
+    # The first letter's orders fail again, each with an id of its own.
+    again = [{**DEAD[0], "letter": "a-5", "why": "again"}]
     pages = Pages(
         {"deadLetters": DEAD, "handled": [], "total": 2},
         {"deadLetters": [], "handled": became("ON_ITS_WAY", states[1]), "total": 0},
