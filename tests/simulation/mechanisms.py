@@ -27,7 +27,7 @@ from chalicelib.uploads.upload import Upload
 Original = Callable[..., Any]
 
 
-def _overwrite(orders: list[Order], dynamodb: Any, table: str) -> Any:
+def _overwrite(orders: list[Order], dynamodb: Any, table: str, _uncounted: set[str]) -> Any:
     reasons = {}
     for order in orders:
         try:
