@@ -117,7 +117,7 @@ class Cloud(Handlers):
                 self.position, self.failed_batches = int(left[0]["itemIdentifier"]) - 1, 0
             else:
                 self.failed_batches += 1
-            self.world.later(min(60, 2**self.failed_batches) * self.world.random.random(), self.read_stream)
+            self.world.later(min(60, 2**self.failed_batches) * self.world.random.uniform(0.5, 1), self.read_stream)
 
         self.world.start(
             "announce_orders", BY_NAME["announce_orders"].timeout, partial(self.announce_orders, event), done

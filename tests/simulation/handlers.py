@@ -54,7 +54,10 @@ class Failed(Exception):
 
 
 class Handlers:
-    """``kept`` counts each inbox item's writes. ``repeated`` names orders that were announced again without need."""
+    """``kept`` counts each inbox item's writes. ``announced`` has the orders that the inbox shows as announced.
+
+    ``repeated`` names orders that were announced again without need.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -90,6 +93,7 @@ class Handlers:
         self.publish = notifications.publisher(self.sns, SETTINGS.topic_arn)
         self.records = Records(self.dynamodb, SETTINGS.uploads_table)
         self.kept: Counter[str] = Counter()
+        self.announced: dict[str, float] = {}
         self.repeated: list[str] = []
 
     def aws(self, service: str) -> Any:
@@ -98,12 +102,12 @@ class Handlers:
     def dynamodb_gate(self, service: str, operation: str, arguments: dict[str, Any], perform: Any) -> Any:
         def counted() -> Any:
             for place, each in enumerate(arguments.get("Statements", ())):
-                if ENDLESS in str(each["Parameters"]):
+                if ENDLESS in each["Parameters"][0]["S"]:
                     return self.world.part(arguments, counted, place)
             result = perform()
             # The table also has the dead letters that a person has put back.
             if operation == "PutItem" and "subject" in arguments["Item"]:
-                self.kept[arguments["Item"]["notificationID"]["S"]] += 1
+                self.keep(arguments["Item"])
             return result
 
         return self.world.gate(service, operation, arguments, counted)
@@ -140,7 +144,8 @@ class Handlers:
     def announce_orders(self, event: dict[str, Any], process: Process) -> Any:
         context, now = process.context(self.world), self.world.now()
         table, published = SETTINGS.notifications_table, []
-        known = self.announced(self.world.time - SURELY_SEEN_SECONDS) if "redriven" not in event else set()
+        surely_seen = self.world.time - SURELY_SEEN_SECONDS
+        known = {each for each, sent in self.announced.items() if sent < surely_seen and "redriven" not in event}
 
         def publish(notification: notifications.Notification) -> None:
             self.publish(notification)
@@ -158,14 +163,12 @@ class Handlers:
             self.repeated += [f"{each} was announced again" for each in published if each in known]
         return result
 
-    def announced(self, until: float) -> set[str]:
-        """Returns the orders that the inbox shows as announced since then."""
-        found: set[str] = set()
-        for item in self.dynamodb.tables[SETTINGS.notifications_table].items.values():
-            if item.get("kind") == {"S": "order"} and datetime.fromisoformat(item["sentAt"]["S"]).timestamp() < until:
-                content = json.loads(item["facts"]["S"])
-                found |= set(content["orderIDs"]) if content["outcome"] == "placed" else set()
-        return found
+    def keep(self, item: dict[str, Any]) -> None:
+        self.kept[item["notificationID"]["S"]] += 1
+        content = json.loads(item["facts"]["S"])
+        if content.get("outcome") == "placed":
+            sent = datetime.fromisoformat(item["sentAt"]["S"]).timestamp()
+            self.announced |= {each: sent for each in content["orderIDs"] if each not in self.announced}
 
     def record_notification(self, event: dict[str, Any], _process: Process) -> None:
         notifications.record(event, dynamodb=self.dynamodb, table=SETTINGS.notifications_table)

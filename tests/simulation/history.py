@@ -129,7 +129,7 @@ class History:
             else:
                 steps.append(Fault(at, dice.choice(CALLS), dice.choice(SERVICES)))
         if dice.random() < 0.25:
-            seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.1 else dice.uniform(5, 120)
+            seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.05 else dice.uniform(5, 120)
             service = dice.choice(["dynamodb", "sns", "s3", "mysql"])
             steps.append(Fault(dice.random() * SECONDS / 2, "outage", service, seconds))
         return cls(seed, sorted(steps, key=lambda step: step.at))

@@ -84,7 +84,9 @@ class World:
     faults: list[Fault]
     trace: list[str] | None = None
     time: float = START
+    end_time: float = START
     deliveries: int = 0
+    steps: int = 0
     after_call: Callable[[str, str], None] = lambda *_: None
     bugs: list[str] = field(default_factory=list)
     waiting: list[tuple[float, int, Callable[[], Any]]] = field(default_factory=list)
@@ -113,15 +115,15 @@ class World:
 
     def run(self, seconds: float) -> bool:
         """Runs until nothing is left to do. Returns False if that takes longer than ``seconds`` or too many steps."""
-        for _ in range(STEPS):
-            if not self.waiting:
-                return True
+        self.end_time = START + seconds
+        while self.waiting:
             moment, _, action = heapq.heappop(self.waiting)
-            if moment > START + seconds:
+            self.steps += 1
+            if moment > self.end_time or self.steps > STEPS:
                 return False
             self.time = max(self.time, moment)
             action()
-        return False
+        return True
 
     def end(self) -> None:
         """Ends the processes that still run."""
@@ -177,9 +179,15 @@ class World:
         """Lets other processes run. Ends this process if it was killed or has run for too long."""
         run = getcurrent()
         process = self.processes[run]
-        if not process.killed:
+        moment = self.time + seconds
+        if process.killed:
+            pass
+        elif self.waiting and self.waiting[0][0] <= moment or moment > self.end_time or self.steps > STEPS:
             self.later(seconds, run.switch)
             self.hub.switch()
+        else:
+            # Nothing else happens until then.
+            self.time, self.steps = moment, self.steps + 1
         if process.killed or (self.time > process.deadline and not process.durable):
             process.killed = True
             raise Killed("killed" if self.time <= process.deadline else "timed out")
