@@ -40,6 +40,8 @@ MACHINES = {"inventory": SETTINGS.inventory_report_arn, "storage": SETTINGS.stor
 PERIOD = {"byPeriod": ("period", "sortKey")}
 # SNS refuses a message that contains this text, like one with a character that it does not accept.
 REFUSED = "refused-by-sns"
+# DynamoDB refuses an order with this text in its id.
+UNSTORABLE = "refused-by-dynamodb"
 # A service never handles an order or a file with these texts in its name, but says that this may pass.
 ENDLESS, UNHEARD = "never-accepted", "never-announced"
 # An announcement is in the inbox after this time, and the stream's record is old enough for a look.
@@ -102,8 +104,9 @@ class Handlers:
     def dynamodb_gate(self, service: str, operation: str, arguments: dict[str, Any], perform: Any) -> Any:
         def counted() -> Any:
             for place, each in enumerate(arguments.get("Statements", ())):
-                if ENDLESS in each["Parameters"][0]["S"]:
-                    return self.world.part(arguments, counted, place)
+                for text, code in ((ENDLESS, "ThrottlingError"), (UNSTORABLE, "ValidationError")):
+                    if text in each["Parameters"][0]["S"]:
+                        return self.world.part(arguments, counted, place, code)
             result = perform()
             # The table also has the dead letters that a person has put back.
             if operation == "PutItem" and "subject" in arguments["Item"]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from chalicelib import idempotency, reports
+from chalicelib.dead_letters.letters import Letter, Origins, read_failure, read_order
 from chalicelib.errors import Conflict
 from chalicelib.orders import placing
 from chalicelib.orders.order import Order
 from chalicelib.uploads import actions
 from chalicelib.uploads.records import Status
 from tests.simulation.cloud import Cloud, ignore
-from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS, UNHEARD
+from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS, UNHEARD, UNSTORABLE
 from tests.simulation.world import START, Fault, Process, World
 
 # Everything is at rest at most this long after the last fault.
@@ -85,8 +86,9 @@ class History:
             add("order with a key", key, first if dice.random() < 0.5 else "another")
         if dice.random() < 0.4:
             add("message", "poison", dice.choice(["not JSON", "{}", '{"orderID": "poison"}']))
-        if dice.random() < 0.3:
-            add("order", f"order-{REFUSED}", "latte")
+        for refused in (REFUSED, UNSTORABLE):
+            if dice.random() < 0.3:
+                add("order", f"order-{refused}", "latte")
         identifier = f"{dice.getrandbits(48):012x}"
         for name in [f"inventory/2026-06-01-{identifier}/a.csv", "inventory/b.csv", "inventory/b.csv"]:
             add("upload", name, _rows(dice))
@@ -176,6 +178,8 @@ class Played:
         # The events and contents of the uploaded files, by key.
         self.files: dict[str, list[tuple[dict[str, Any], str]]] = {}
         self.messages = 0
+        # The dead letters that waited when a person put them back.
+        self.waited: list[Letter] = []
         self.scheduled = False
 
     def ask(self, name: str, work: Callable[[Process], Any], done: Callable[[Any], None], tries: int = 0) -> None:
@@ -246,5 +250,14 @@ class Played:
     def apply(self, step: Action) -> None:
         self.undo(step, "apply")
 
+    def letters(self) -> Iterator[Letter]:
+        """Yields what waits for a person."""
+        queues, origins = self.cloud.sqs.queues, Origins.from_settings(SETTINGS)
+        for message in queues[SETTINGS.orders_dead_letter_url].messages.values():
+            yield read_order(message.received())
+        for message in queues[SETTINGS.failures_queue_url].messages.values():
+            yield read_failure(message.received(), origins)
+
     def redrive(self) -> None:
+        self.waited += self.letters()
         self.world.start("api: redrive", 29, self.cloud.redrive, ignore)

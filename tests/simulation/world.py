@@ -182,7 +182,7 @@ class World:
         moment = self.time + seconds
         if process.killed:
             pass
-        elif self.waiting and self.waiting[0][0] <= moment or moment > self.end_time or self.steps > STEPS:
+        elif (self.waiting and self.waiting[0][0] <= moment) or moment > self.end_time or self.steps > STEPS:
             self.later(seconds, run.switch)
             self.hub.switch()
         else:
@@ -258,8 +258,10 @@ class World:
             return ClientError(code, operation)  # type: ignore[arg-type]
         return (ReadTimeoutError if done else EndpointConnectionError)(endpoint_url=f"https://{service}")
 
-    def part(self, arguments: dict[str, Any], perform: Callable[[], Any], place: int = -1) -> Any:
-        """Performs a batch without one of its entries, which is refused for a moment."""
+    def part(
+        self, arguments: dict[str, Any], perform: Callable[[], Any], place: int = -1, code: str = "ThrottlingError"
+    ) -> Any:
+        """Performs a batch without one of its entries, which is refused, by default only for a moment."""
         name = next((each for each in ("Entries", "Statements") if len(arguments.get(each, ())) > 0), None)
         if name is None:
             return perform()
@@ -270,6 +272,6 @@ class World:
         result: dict[str, Any] = perform() if entries else {}
         if name == "Statements":
             answers = result.get("Responses", [])
-            return {"Responses": [*answers[:place], {"Error": {"Code": "ThrottlingError"}}, *answers[place:]]}
+            return {"Responses": [*answers[:place], {"Error": {"Code": code}}, *answers[place:]]}
         failure = {"Id": refused["Id"], "Code": "InternalError", "SenderFault": False}
         return {**result, "Failed": [*result.get("Failed", []), failure]}
