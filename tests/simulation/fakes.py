@@ -1,8 +1,8 @@
 """Fakes of the AWS clients that the handlers use. ``test_contracts.py`` compares them with the local cloud.
 
 The fakes follow AWS's documentation, and support only the operations, arguments and expressions that the handlers use.
-The ``gate`` can delay or refuse an operation, or lose its answer. Everything that AWS would deliver is kept in lists, such as
-``Sns.published``.
+The ``gate`` can delay or refuse an operation, or lose its answer. Everything that AWS would deliver is kept in lists,
+such as ``Sns.published``.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class Client:
     """A fake client. ``clock`` returns the virtual Unix time."""
 
     clock: Callable[[], float]
-    gate: Callable[[str, str, Item, Callable[[], Any]], Any] = lambda _service, _operation, _arguments, perform: (
-        perform()
-    )
+    gate: Callable[[str, str, Item, Callable[[], Any]], Any] = lambda *arguments: arguments[-1]()
     numbers: Any = field(default_factory=lambda: count(1), kw_only=True)
 
     def __init_subclass__(cls, service: str, errors: str = "") -> None:

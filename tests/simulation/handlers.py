@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -130,16 +131,9 @@ class Handlers:
     # --- The handlers, called as app.py calls them --------------------------------------------------------------------
 
     def store_orders(self, event: dict[str, Any], _process: Process) -> Any:
-        return store.store_orders(
-            event,
-            dynamodb=self.dynamodb,
-            table=SETTINGS.orders_table,
-            sqs=self.sqs,
-            queue_url=SETTINGS.orders_queue_url,
-            dead_letter_url=SETTINGS.orders_dead_letter_url,
-            publish=self.publish,
-            clock=lambda: self.world.time,
-        )
+        given = {"dynamodb": self.dynamodb, "sqs": self.sqs, "publish": self.publish, "clock": lambda: self.world.time}
+        given |= {"queue_url": SETTINGS.orders_queue_url, "dead_letter_url": SETTINGS.orders_dead_letter_url}
+        return store.store_orders(event, table=SETTINGS.orders_table, **given)
 
     def retry_failures(self, event: dict[str, Any], _process: Process) -> Any:
         return retrying.retry(event, settings=SETTINGS, aws=self.aws, now=self.world.now())
@@ -214,14 +208,27 @@ class Handlers:
 
     def state(self, name: str, work: Any, payload: dict[str, Any]) -> Any:
         """Runs a function of a state machine, with the state's retries."""
-        for number in range(TRIES_OF_STATE):
+
+        def invoke() -> Any:
             result, failure = self.world.call(name, BY_NAME[name].timeout, partial(work, payload))
-            if failure is None:
-                return result
             # A function that was killed fails with an error that Lambda retries only if the service failed.
-            if not isinstance(failure, errors.Unavailable):
-                break
-            self.world.sleep(min(10, 2**number) * self.world.random.random())
+            if failure and not isinstance(failure, errors.Unavailable):
+                raise Failed(str(failure))
+            if failure:
+                raise failure
+            return result
+
+        return self.retried(invoke)
+
+    def retried(self, work: Callable[[], Any]) -> Any:
+        for number in range(TRIES_OF_STATE):
+            try:
+                return work()
+            except Failed:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in the state machine
+                failure = error
+                self.world.sleep(min(10, 2**number) * self.world.random.random())
         raise Failed(str(failure))
 
     def notify(self, name: str, key: str, outcome: str, text: str) -> None:
@@ -229,21 +236,8 @@ class Handlers:
         texts = {"kind": "report", "key": key, "facts": facts, "startedAt": self.world.now().isoformat()}
         attributes = {each: {"DataType": "String", "StringValue": value} for each, value in texts.items()}
         message = json.dumps({"default": text, "sms": "Inventory report"})
-        for number in range(TRIES_OF_STATE):
-            try:
-                self.sns.publish(
-                    TopicArn=SETTINGS.topic_arn,
-                    Subject="Inventory report",
-                    Message=message,
-                    MessageStructure="json",
-                    MessageAttributes=attributes,
-                )
-            except Exception as error:  # noqa: BLE001 - as in the state machine
-                failure = error
-                self.world.sleep(min(10, 2**number) * self.world.random.random())
-            else:
-                return
-        raise Failed(str(failure))
+        given = {"TopicArn": SETTINGS.topic_arn, "Subject": "Inventory report", "MessageStructure": "json"}
+        self.retried(partial(self.sns.publish, **given, Message=message, MessageAttributes=attributes))
 
     def read_inventory(self, event: dict[str, Any], _process: Process) -> Any:
         with self.mysql.connect() as connection:

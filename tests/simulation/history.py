@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
@@ -29,22 +29,25 @@ TRIES = 100
 EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
-CALLS = ("throttle", "lost connection", "lost answer", "crash before the call", "crash after the call")
-SERVICES = (
-    "sqs",
-    "sqs",
-    "dynamodb",
-    "dynamodb",
-    "dynamodb",
-    "sns",
-    "sns",
-    "s3",
-    "mysql",
-    "mysql",
-    "lambda",
-    "stepfunctions",
-)
+SERVICES = ["sqs"] * 2 + ["dynamodb"] * 3 + ["sns"] * 2 + ["mysql"] * 2 + ["s3", "lambda", "stepfunctions"]
 FUNCTIONS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "sns delivery")
+# The share in percent and the possible targets of each fault.
+FAULTS: dict[str, tuple[float, Sequence[str]]] = {
+    "redeploy": (5, ["all functions"]),
+    "redrive": (5, ["all dead letters"]),
+    "failed delivery": (3, ["sns delivery"]),
+    "repeated delivery": (12, FUNCTIONS),
+    "late delivery": (7, FUNCTIONS[2:4]),
+    "throttled invocation": (4, ["store_orders"]),
+    "partial refusal": (8, SERVICES[:5]),
+    "call repeated by the SDK": (8, SERVICES),
+    "slow call": (3, SERVICES),
+    "throttle": (9, SERVICES),
+    "lost connection": (9, SERVICES),
+    "lost answer": (9, SERVICES),
+    "crash before the call": (9, SERVICES),
+    "crash after the call": (9, SERVICES),
+}
 
 
 @dataclass
@@ -109,27 +112,9 @@ class History:
         if dice.random() < 0.3:
             add("scheduled report", "nightly")
         for _ in range(dice.randint(10, 16)):
-            at, roll = dice.random() * SECONDS, dice.random()
-            if roll < 0.05:
-                steps.append(Fault(at, "redeploy", "all functions"))
-            elif roll < 0.1:
-                steps.append(Fault(at, "redrive", "all dead letters"))
-            elif roll < 0.13:
-                steps.append(Fault(at, "failed delivery", "sns delivery"))
-            elif roll < 0.25:
-                steps.append(Fault(at, "repeated delivery", dice.choice(FUNCTIONS)))
-            elif roll < 0.32:
-                steps.append(Fault(at, "late delivery", dice.choice(FUNCTIONS[2:4]), dice.random() * 120))
-            elif roll < 0.36:
-                steps.append(Fault(at, "throttled invocation", "store_orders"))
-            elif roll < 0.44:
-                steps.append(Fault(at, "partial refusal", dice.choice(SERVICES[:5])))
-            elif roll < 0.52:
-                steps.append(Fault(at, "call repeated by the SDK", dice.choice(SERVICES)))
-            elif roll < 0.55:
-                steps.append(Fault(at, "slow call", dice.choice(SERVICES)))
-            else:
-                steps.append(Fault(at, dice.choice(CALLS), dice.choice(SERVICES)))
+            [(kind, (_, targets))] = dice.choices(list(FAULTS.items()), [share for share, _ in FAULTS.values()])
+            seconds = dice.random() * 120 if kind == "late delivery" else 0
+            steps.append(Fault(dice.random() * SECONDS, kind, dice.choice(targets), seconds))
         if dice.random() < 0.25:
             seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.05 else dice.uniform(5, 120)
             service = dice.choice(["dynamodb", "sns", "s3", "mysql"])

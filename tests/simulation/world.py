@@ -202,9 +202,8 @@ class World:
         process.struck = process.struck or fault is not None
         kind = fault.kind if fault else ""
         self.sleep(SLOW_SECONDS if kind == "slow call" else LATENCY * self.random.random())
-        if any(
-            each.target == service and each.at <= self.time - START < each.at + each.seconds for each in self.outages
-        ):
+        now = self.time - START
+        if any(each.target == service and each.at <= now < each.at + each.seconds for each in self.outages):
             self.say(f"{process.name} #{process.number} {service}.{operation}: outage")
             process.struck = True
             raise self.error(service, operation, False)
@@ -236,11 +235,8 @@ class World:
         """Returns the first open fault that fits, which thereby is spent."""
         now = self.time - START
         for fault in self.open:
-            if (
-                fault.at <= now
-                and fault.target == target
-                and not (process and process.durable and "crash" in fault.kind)
-            ):
+            cannot_crash = process and process.durable and "crash" in fault.kind
+            if fault.at <= now and fault.target == target and not cannot_crash:
                 self.open.remove(fault)
                 self.say(f"*** {fault.kind}: {target}")
                 return fault
@@ -251,11 +247,8 @@ class World:
         if service == "mysql":
             return DatabaseUnavailable("MySQL is temporarily unavailable: (2013, 'Lost connection')")
         if throttled:
-            code = {
-                "Error": {"Code": "ThrottlingException", "Message": ""},
-                "ResponseMetadata": {"HTTPStatusCode": 400},
-            }
-            return ClientError(code, operation)  # type: ignore[arg-type]
+            answer: Any = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+            return ClientError(answer, operation)
         return (ReadTimeoutError if done else EndpointConnectionError)(endpoint_url=f"https://{service}")
 
     def part(
