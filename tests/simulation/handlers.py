@@ -85,22 +85,15 @@ class Handlers:
         self.s3 = fakes.S3(clock, self.content_gate, SETTINGS.uploads_bucket)
         self.s3.buckets[SETTINGS.reports_bucket] = {}
         self.sfn = fakes.StepFunctions(clock, world.gate)
-        self.sfn.machines = set(MACHINES.values())
         self.functions = fakes.Lambda(clock, world.gate)
-        self.functions.functions = {f"cafe-test-{name}" for name in BY_NAME}
         self.mysql = Mysql(world.gate, world.sleep)
-        self.clients = {
-            **{"sqs": self.sqs, "dynamodb": self.dynamodb, "sns": self.sns, "s3": self.s3, "lambda": self.functions},
-            "stepfunctions": self.sfn,
-        }
+        clients = (self.sqs, self.dynamodb, self.sns, self.s3, self.functions, self.sfn)
+        self.aws = {client.service: client for client in clients}.__getitem__
         self.publish = notifications.publisher(self.sns, SETTINGS.topic_arn)
         self.records = Records(self.dynamodb, SETTINGS.uploads_table)
         self.kept: Counter[str] = Counter()
         self.announced: dict[str, float] = {}
         self.repeated: list[str] = []
-
-    def aws(self, service: str) -> Any:
-        return self.clients[service]
 
     def dynamodb_gate(self, service: str, operation: str, arguments: dict[str, Any], perform: Any) -> Any:
         def counted() -> Any:

@@ -180,14 +180,13 @@ class World:
         run = getcurrent()
         process = self.processes[run]
         moment = self.time + seconds
-        if process.killed:
-            pass
-        elif (self.waiting and self.waiting[0][0] <= moment) or moment > self.end_time or self.steps > STEPS:
-            self.later(seconds, run.switch)
-            self.hub.switch()
-        else:
+        is_next = not self.waiting or self.waiting[0][0] > moment
+        if is_next and moment <= self.end_time and self.steps < STEPS and not process.killed:
             # Nothing else happens until then.
             self.time, self.steps = moment, self.steps + 1
+        elif not process.killed:
+            self.later(seconds, run.switch)
+            self.hub.switch()
         if process.killed or (self.time > process.deadline and not process.durable):
             process.killed = True
             raise Killed("killed" if self.time <= process.deadline else "timed out")
