@@ -101,7 +101,7 @@ class History:
             previewed = f"{dice.getrandbits(48):012x}"
             add("upload", f"previews/2026-06-01-{previewed}/c.csv", _rows(dice))
             add("apply", previewed, after=5)
-        if seed % 150 == 20:
+        if seed % 300 == 20:
             for name in (ENDLESS, UNHEARD):
                 add("order", f"order-{name}", "latte")
             # An order that alone cannot be announced is set aside when another one could be announced after it.
