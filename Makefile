@@ -61,7 +61,7 @@ test: .venv/dev  ## Run every test, with separate ports and data; select tests w
 	$(PYTEST) $(BY_FILE) $(if $(COVERAGE),--cov=app --cov=chalicelib --cov=infra) $(ARGS)
 
 test-fast: .venv/dev  ## Run the tests that need no stack, in less than a minute
-	$(PYTEST) tests/unit tests/wiring $(ARGS)
+	$(PYTEST) tests/unit tests/wiring tests/simulation/test_simulation.py $(ARGS)
 
 test-pythons:  ## Run the tests that need no stack, and build the package, with every installed Python or only PYTHONS=3.14
 	@$(PYTHON) -m tests.pythons $(PYTHONS)

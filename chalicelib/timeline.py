@@ -46,7 +46,7 @@ Item = dict[str, Any]
 
 def timestamp(moment: datetime) -> str:
     """Formats ``moment`` as an ISO 8601 string in UTC with microseconds. The strings can be sorted by time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def index_keys(moment: str, identifier: str) -> dict[str, str]:

@@ -68,7 +68,8 @@ def store_orders(
     SNS topic.
     """
     now = clock()
-    failed = _store_halves(event["Records"], partial(_store, dynamodb=dynamodb, table=table, publish=publish))
+    store = partial(_store, dynamodb=dynamodb, table=table, publish=publish, uncounted=set())
+    failed = _store_halves(event["Records"], store)
     given_up = [
         each if each.is_final else each._replace(reason=f"retried for 24 hours; the last error: {each.reason}")
         for each in failed
@@ -99,11 +100,12 @@ def _store_halves(messages: list[Message], store: Callable[[list[Message]], list
         return [Failed(messages[0], f"{advice}; the error: {type(error).__name__}: {error}", is_final=True)]
 
 
-def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish) -> list[Failed]:
+def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish, uncounted: set[str]) -> list[Failed]:
+    """Stores the orders. ``uncounted`` contains the ids of orders that an earlier try of this invocation has stored."""
     received, failed = _read(messages)
     # If several messages have the same order id, the first order is written and later orders are compared with it.
     first = {order_id: group[0][1] for order_id, group in received.items()}
-    inserted, existing, reasons = _insert(list(first.values()), dynamodb, table)
+    inserted, existing, reasons = _insert(list(first.values()), dynamodb, table, uncounted)
     digests: dict[str, str] = {}
     try:
         digests = stored_digests(existing, dynamodb, table)
@@ -114,7 +116,7 @@ def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish)
     for order_id, group in received.items():
         if order_id in inserted:
             conflicting = [(message, order) for message, order in group if order != first[order_id]]
-            repeated += len(group) - len(conflicting) - 1
+            repeated += len(group) - len(conflicting)
             log.info("order stored", extra=_about(first[order_id]))
         elif order_id in digests:
             conflicting = [(message, order) for message, order in group if not order.is_stored_as(digests[order_id])]
@@ -126,8 +128,11 @@ def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish)
             failed += [Failed(message, reason) for message, _ in group]
             continue
         conflicts += conflicting
-    metrics.emit({"OrdersStored": len(inserted), "OrdersDoubled": repeated})
-    return failed + _report_conflicts(conflicts, publish)
+    failed += _report_conflicts(conflicts, publish)
+    stored = uncounted & (inserted | digests.keys())
+    uncounted -= stored
+    metrics.emit({"OrdersStored": len(stored), "OrdersDoubled": repeated - len(stored)})
+    return failed
 
 
 def _reason_to_retry(error: ClientError | Unavailable, problem: str = "the order could not be stored") -> str:
@@ -155,10 +160,13 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
     return received, failed
 
 
-def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str], dict[str, str]]:
+def _insert(
+    orders: list[Order], dynamodb: Any, table: str, uncounted: set[str]
+) -> tuple[set[str], list[str], dict[str, str]]:
     """Writes each order unless its id is already stored.
 
-    Returns the ids that were written, the ids that already existed, and the reason for each other id.
+    Returns the ids that were written, the ids that already existed, and the reason for each other id. The ids that were
+    written are in ``uncounted`` even if this raises an error.
     """
     inserted: set[str] = set()
     existing: list[str] = []
@@ -177,6 +185,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
         for order, response in zip(batch, answer["Responses"], strict=True):
             if "Error" not in response:
                 inserted.add(order.order_id)
+                uncounted.add(order.order_id)
             elif response["Error"]["Code"] == "DuplicateItem":
                 existing.append(order.order_id)
             else:

@@ -148,7 +148,6 @@ def test_the_whole_report_times_out(system: Faulty, record: Record) -> None:
     record(count_reports(system, accepted, wanted="TIMED_OUT"))
 
 
-@short
 def test_the_same_post_ten_times_at_once_with_a_key(system: Faulty, record: Record) -> None:
     key = new_id("k")
     answers = at_once(lambda: system.post("/create_report", {}, Idempotency_Key=key))

@@ -27,8 +27,7 @@ FEW = 4
         "the function is killed before the write": killing("dynamodb:PutItem", "record_notification"),
         "the function is killed after the write": killing("dynamodb:PutItem", "record_notification", done=True),
         "one call in five fails": wire("dynamodb:PutItem", unavailable, share=0.2),
-    },
-    in_short=["DynamoDB stores it, but its response is lost"],
+    }
 )
 def test_notifications_published_during_this_fault(system: Faulty, case: Case, record: Record) -> None:
     keys = [new_id("n") for _ in range(5)]
@@ -58,7 +57,6 @@ def test_sns_cannot_deliver_a_notification_to_the_inbox(system: Faulty, record: 
     record(count)
 
 
-@short
 def test_each_notification_is_delivered_three_times_and_out_of_order(system: Faulty, record: Record) -> None:
     keys = [new_id("n") for _ in range(4)]
     events = [sns_event(key) for key in keys]

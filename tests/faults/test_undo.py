@@ -55,7 +55,7 @@ def count(system: Faulty, expected: File, changed: File, notifications: int) -> 
     return Count(accepted=expected.rows, lost=len(wrong), doubled=surplus)
 
 
-@cases(FAULTS, in_short=["the function is killed before the commit", "MySQL is restarted half-way"])
+@cases(FAULTS, in_short=["MySQL is restarted half-way"])
 def test_an_import_is_undone_during_this_fault(system: Faulty, case: Case, record: Record) -> None:
     first, second = imported_twice(system)
     identifier = upload_id(system, second)
@@ -80,7 +80,6 @@ def test_a_preview_is_applied_during_this_fault(system: Faulty, case: Case, reco
     record(count(system, previewed, previewed, notifications=1))
 
 
-@short
 def test_an_undo_is_requested_twice_at_once(system: Faulty, record: Record) -> None:
     first, second = imported_twice(system)
     identifier = upload_id(system, second)

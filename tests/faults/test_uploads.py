@@ -61,11 +61,7 @@ def kill_the_import(system: Faulty) -> None:
         "the function is killed after it publishes": killing("sns:Publish", "receive_upload", done=True),
         "one call in three fails": wire("(s3|sns):.*", failed, share=0.33),
     },
-    in_short=[
-        "MySQL stores the rows, but its response is lost",
-        "MySQL is restarted during the import",
-        "the function is killed after it publishes",
-    ],
+    in_short=["MySQL is restarted during the import"],
 )
 def test_files_uploaded_during_this_fault(system: Faulty, case: Case, record: Record) -> None:
     with case(system):
@@ -97,7 +93,6 @@ def deliver(system: Faulty, *events: object) -> None:
         system.call("receive_upload", each)
 
 
-@short
 def test_each_event_arrives_three_times(system: Faulty, record: Record) -> None:
     files = [upload(system, new_file()) for _ in range(2)]
     for each in files:
@@ -108,7 +103,6 @@ def test_each_event_arrives_three_times(system: Faulty, record: Record) -> None:
     record(count)
 
 
-@short
 def test_an_older_event_arrives_late(system: Faulty, record: Record) -> None:
     old = upload(system, new_file(rows=50))
     wait_for_notification(system, old)
@@ -119,7 +113,6 @@ def test_an_older_event_arrives_late(system: Faulty, record: Record) -> None:
     record(count_uploads(system, [new]))
 
 
-@short
 def test_an_event_arrives_again_after_another_file_changed_the_same_beans(system: Faulty, record: Record) -> None:
     first = upload(system, new_file(quantity=5))
     wait_for_notification(system, first)
@@ -148,7 +141,6 @@ def test_a_newer_event_arrives_while_the_older_one_is_processed(system: Faulty, 
     record(count_uploads(system, [new]))
 
 
-@short
 def test_the_object_is_overwritten_before_it_is_read(system: Faulty, record: Record) -> None:
     file = new_file(quantity=5)
     new = replace(file, quantity=9)

@@ -1,4 +1,4 @@
-"""Plays histories: random ones, one of them step by step, or those that show whether a mechanism is missed.
+"""Plays histories: random ones, one of them step by step, or those that show whether a missing mechanism is noticed.
 
 ``python -m tests.simulation [--seconds S] [mechanisms]`` or ``python -m tests.simulation --seed N [--keep 0,3,7]``
 """
@@ -91,7 +91,7 @@ def find_mechanisms(seconds: float) -> int:
             number, found = next(runs, (0, ["not found"]))
         missed += not number
         print(f"{name:48} {time.monotonic() - began:5.1f} s {number:5} histories  {found[0]}", flush=True)
-    print(f"{len(MECHANISMS) - missed} of {len(MECHANISMS)} mechanisms were missed when they were gone")
+    print(f"{len(MECHANISMS) - missed} of {len(MECHANISMS)} mechanisms were noticed when they were taken out")
     return missed > 0
 
 

@@ -10,7 +10,7 @@ from chalicelib.timeline import timestamp
 from infra.functions import BY_NAME
 from tests.simulation import fakes
 from tests.simulation.handlers import MACHINES, PREFIX, SETTINGS, Handlers
-from tests.simulation.world import Fault, Killed, Process, World
+from tests.simulation.world import Done, Fault, Killed, Process, World
 
 # Lambda tries an asynchronous event again after these pauses.
 PAUSES = (60, 120)
@@ -51,9 +51,11 @@ class Cloud(Handlers):
         elif operation == "StartExecution":
             for arn in self.sfn.executions.keys() - self.started:
                 self.started.add(arn)
-                self.world.start(
-                    f"machine {self.sfn.executions[arn]['name']}", 0, partial(self.make_report, arn), ignore, True
-                )
+                name = f"machine {self.sfn.executions[arn]['name']}"
+                self.world.start(name, 0, partial(self.make_report, arn), ignore, True)
+
+    def invoke(self, name: str, event: dict[str, Any], done: Done) -> None:
+        self.world.start(name, BY_NAME[name].timeout, partial(getattr(self, name), event), done)
 
     def poll(self, url: str) -> None:
         """Schedules the next delivery of a queue's messages to its function."""
@@ -80,7 +82,7 @@ class Cloud(Handlers):
             if fault and fault.kind == "throttled invocation":
                 done(None, None)
             else:
-                self.world.start(name, BY_NAME[name].timeout, partial(getattr(self, name), event), done)
+                self.invoke(name, event, done)
         self.poll(url)
 
     def settle(self, url: str, batch: list[fakes.Message], fault: Fault | None, result: Any, _error: Any) -> None:
@@ -117,11 +119,9 @@ class Cloud(Handlers):
                 self.position, self.failed_batches = int(left[0]["itemIdentifier"]) - 1, 0
             else:
                 self.failed_batches += 1
-            self.world.later(min(60, 2**self.failed_batches) * self.world.random.random(), self.read_stream)
+            self.world.later(min(60, 2**self.failed_batches) * self.world.random.uniform(0.5, 1), self.read_stream)
 
-        self.world.start(
-            "announce_orders", BY_NAME["announce_orders"].timeout, partial(self.announce_orders, event), done
-        )
+        self.invoke("announce_orders", event, done)
 
     def deliver_published(self) -> None:
         while self.sns.published:
@@ -139,10 +139,7 @@ class Cloud(Handlers):
         fault = self.world.strike(name) if not tries else None
         delay = fault.seconds if fault and fault.kind == "late delivery" else 0
         for _ in range(2 if fault and fault.kind == "repeated delivery" else 1):
-            work = partial(getattr(self, name), payload)
-            start = partial(
-                self.world.start, name, BY_NAME[name].timeout, work, partial(self.finish, name, payload, tries)
-            )
+            start = partial(self.invoke, name, payload, partial(self.finish, name, payload, tries))
             self.world.later(delay + self.world.random.random(), start)
 
     def finish(
@@ -151,21 +148,18 @@ class Cloud(Handlers):
         if failure is None:
             return
         if tries < len(PAUSES):
-            self.world.later(
-                PAUSES[tries] * self.world.random.uniform(0.8, 1.2), partial(self.event, name, payload, tries + 1)
-            )
+            pause = PAUSES[tries] * self.world.random.uniform(0.8, 1.2)
+            self.world.later(pause, partial(self.event, name, payload, tries + 1))
             return
         kind, text = type(failure).__name__, str(failure)
         if isinstance(failure, Killed):
             kind = "Sandbox.Timedout" if text == "timed out" else "Runtime.ExitError"
             text = f"Error: {'Task timed out after 60.00 seconds' if text == 'timed out' else 'Runtime exited'}"
-        names = {
-            "requestId": f"event-{next(self.world.numbers)}",
-            "functionArn": f"{PREFIX % 'lambda'}function:cafe-test-{name}",
-        }
+        context = {"functionArn": f"{PREFIX % 'lambda'}function:cafe-test-{name}", "condition": "RetriesExhausted"}
+        context |= {"requestId": f"event-{next(self.world.numbers)}", "approximateInvokeCount": tries + 1}
         record = {
             **{"version": "1.0", "timestamp": timestamp(self.world.now())},
-            "requestContext": {**names, "condition": "RetriesExhausted", "approximateInvokeCount": tries + 1},
+            "requestContext": context,
             "requestPayload": payload,
             "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
             "responsePayload": {"errorType": kind, "errorMessage": text},

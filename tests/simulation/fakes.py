@@ -57,9 +57,7 @@ class Client:
     """A fake client. ``clock`` returns the virtual Unix time."""
 
     clock: Callable[[], float]
-    gate: Callable[[str, str, Item, Callable[[], Any]], Any] = lambda _service, _operation, _arguments, perform: (
-        perform()
-    )
+    gate: Callable[[str, str, Item, Callable[[], Any]], Any] = lambda *arguments: arguments[-1]()
     numbers: Any = field(default_factory=lambda: count(1), kw_only=True)
 
     def __init_subclass__(cls, service: str, errors: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -40,6 +41,8 @@ MACHINES = {"inventory": SETTINGS.inventory_report_arn, "storage": SETTINGS.stor
 PERIOD = {"byPeriod": ("period", "sortKey")}
 # SNS refuses a message that contains this text, like one with a character that it does not accept.
 REFUSED = "refused-by-sns"
+# DynamoDB refuses an order with this text in its id.
+UNSTORABLE = "refused-by-dynamodb"
 # A service never handles an order or a file with these texts in its name, but says that this may pass.
 ENDLESS, UNHEARD = "never-accepted", "never-announced"
 # An announcement is in the inbox after this time, and the stream's record is old enough for a look.
@@ -54,7 +57,10 @@ class Failed(Exception):
 
 
 class Handlers:
-    """``kept`` counts each inbox item's writes. ``repeated`` names orders that were announced again without need."""
+    """``kept`` counts each inbox item's writes. ``announced`` has the orders that the inbox shows as announced.
+
+    ``repeated`` names orders that were announced again without need.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -79,31 +85,26 @@ class Handlers:
         self.s3 = fakes.S3(clock, self.content_gate, SETTINGS.uploads_bucket)
         self.s3.buckets[SETTINGS.reports_bucket] = {}
         self.sfn = fakes.StepFunctions(clock, world.gate)
-        self.sfn.machines = set(MACHINES.values())
         self.functions = fakes.Lambda(clock, world.gate)
-        self.functions.functions = {f"cafe-test-{name}" for name in BY_NAME}
         self.mysql = Mysql(world.gate, world.sleep)
-        self.clients = {
-            **{"sqs": self.sqs, "dynamodb": self.dynamodb, "sns": self.sns, "s3": self.s3, "lambda": self.functions},
-            "stepfunctions": self.sfn,
-        }
+        clients = (self.sqs, self.dynamodb, self.sns, self.s3, self.functions, self.sfn)
+        self.aws = {client.service: client for client in clients}.__getitem__
         self.publish = notifications.publisher(self.sns, SETTINGS.topic_arn)
         self.records = Records(self.dynamodb, SETTINGS.uploads_table)
         self.kept: Counter[str] = Counter()
+        self.announced: dict[str, float] = {}
         self.repeated: list[str] = []
-
-    def aws(self, service: str) -> Any:
-        return self.clients[service]
 
     def dynamodb_gate(self, service: str, operation: str, arguments: dict[str, Any], perform: Any) -> Any:
         def counted() -> Any:
             for place, each in enumerate(arguments.get("Statements", ())):
-                if ENDLESS in str(each["Parameters"]):
-                    return self.world.part(arguments, counted, place)
+                for text, code in ((ENDLESS, "ThrottlingError"), (UNSTORABLE, "ValidationError")):
+                    if text in each["Parameters"][0]["S"]:
+                        return self.world.part(arguments, counted, place, code)
             result = perform()
             # The table also has the dead letters that a person has put back.
             if operation == "PutItem" and "subject" in arguments["Item"]:
-                self.kept[arguments["Item"]["notificationID"]["S"]] += 1
+                self.keep(arguments["Item"])
             return result
 
         return self.world.gate(service, operation, arguments, counted)
@@ -123,16 +124,9 @@ class Handlers:
     # --- The handlers, called as app.py calls them --------------------------------------------------------------------
 
     def store_orders(self, event: dict[str, Any], _process: Process) -> Any:
-        return store.store_orders(
-            event,
-            dynamodb=self.dynamodb,
-            table=SETTINGS.orders_table,
-            sqs=self.sqs,
-            queue_url=SETTINGS.orders_queue_url,
-            dead_letter_url=SETTINGS.orders_dead_letter_url,
-            publish=self.publish,
-            clock=lambda: self.world.time,
-        )
+        given = {"dynamodb": self.dynamodb, "sqs": self.sqs, "publish": self.publish, "clock": lambda: self.world.time}
+        given |= {"queue_url": SETTINGS.orders_queue_url, "dead_letter_url": SETTINGS.orders_dead_letter_url}
+        return store.store_orders(event, table=SETTINGS.orders_table, **given)
 
     def retry_failures(self, event: dict[str, Any], _process: Process) -> Any:
         return retrying.retry(event, settings=SETTINGS, aws=self.aws, now=self.world.now())
@@ -140,7 +134,8 @@ class Handlers:
     def announce_orders(self, event: dict[str, Any], process: Process) -> Any:
         context, now = process.context(self.world), self.world.now()
         table, published = SETTINGS.notifications_table, []
-        known = self.announced(self.world.time - SURELY_SEEN_SECONDS) if "redriven" not in event else set()
+        surely_seen = self.world.time - SURELY_SEEN_SECONDS
+        known = {each for each, sent in self.announced.items() if sent < surely_seen and "redriven" not in event}
 
         def publish(notification: notifications.Notification) -> None:
             self.publish(notification)
@@ -158,14 +153,12 @@ class Handlers:
             self.repeated += [f"{each} was announced again" for each in published if each in known]
         return result
 
-    def announced(self, until: float) -> set[str]:
-        """Returns the orders that the inbox shows as announced since then."""
-        found: set[str] = set()
-        for item in self.dynamodb.tables[SETTINGS.notifications_table].items.values():
-            if item.get("kind") == {"S": "order"} and datetime.fromisoformat(item["sentAt"]["S"]).timestamp() < until:
-                content = json.loads(item["facts"]["S"])
-                found |= set(content["orderIDs"]) if content["outcome"] == "placed" else set()
-        return found
+    def keep(self, item: dict[str, Any]) -> None:
+        self.kept[item["notificationID"]["S"]] += 1
+        content = json.loads(item["facts"]["S"])
+        if content.get("outcome") == "placed":
+            sent = datetime.fromisoformat(item["sentAt"]["S"]).timestamp()
+            self.announced |= {each: sent for each in content["orderIDs"] if each not in self.announced}
 
     def record_notification(self, event: dict[str, Any], _process: Process) -> None:
         notifications.record(event, dynamodb=self.dynamodb, table=SETTINGS.notifications_table)
@@ -208,14 +201,27 @@ class Handlers:
 
     def state(self, name: str, work: Any, payload: dict[str, Any]) -> Any:
         """Runs a function of a state machine, with the state's retries."""
-        for number in range(TRIES_OF_STATE):
+
+        def invoke() -> Any:
             result, failure = self.world.call(name, BY_NAME[name].timeout, partial(work, payload))
-            if failure is None:
-                return result
             # A function that was killed fails with an error that Lambda retries only if the service failed.
-            if not isinstance(failure, errors.Unavailable):
-                break
-            self.world.sleep(min(10, 2**number) * self.world.random.random())
+            if failure and not isinstance(failure, errors.Unavailable):
+                raise Failed(str(failure))
+            if failure:
+                raise failure
+            return result
+
+        return self.retried(invoke)
+
+    def retried(self, work: Callable[[], Any]) -> Any:
+        for number in range(TRIES_OF_STATE):
+            try:
+                return work()
+            except Failed:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in the state machine
+                failure = error
+                self.world.sleep(min(10, 2**number) * self.world.random.random())
         raise Failed(str(failure))
 
     def notify(self, name: str, key: str, outcome: str, text: str) -> None:
@@ -223,21 +229,8 @@ class Handlers:
         texts = {"kind": "report", "key": key, "facts": facts, "startedAt": self.world.now().isoformat()}
         attributes = {each: {"DataType": "String", "StringValue": value} for each, value in texts.items()}
         message = json.dumps({"default": text, "sms": "Inventory report"})
-        for number in range(TRIES_OF_STATE):
-            try:
-                self.sns.publish(
-                    TopicArn=SETTINGS.topic_arn,
-                    Subject="Inventory report",
-                    Message=message,
-                    MessageStructure="json",
-                    MessageAttributes=attributes,
-                )
-            except Exception as error:  # noqa: BLE001 - as in the state machine
-                failure = error
-                self.world.sleep(min(10, 2**number) * self.world.random.random())
-            else:
-                return
-        raise Failed(str(failure))
+        given = {"TopicArn": SETTINGS.topic_arn, "Subject": "Inventory report", "MessageStructure": "json"}
+        self.retried(partial(self.sns.publish, **given, Message=message, MessageAttributes=attributes))
 
     def read_inventory(self, event: dict[str, Any], _process: Process) -> Any:
         with self.mysql.connect() as connection:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from chalicelib import idempotency, reports
+from chalicelib.dead_letters.letters import Letter, Origins, read_failure, read_order
 from chalicelib.errors import Conflict
 from chalicelib.orders import placing
 from chalicelib.orders.order import Order
 from chalicelib.uploads import actions
 from chalicelib.uploads.records import Status
 from tests.simulation.cloud import Cloud, ignore
-from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS, UNHEARD
+from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS, UNHEARD, UNSTORABLE
 from tests.simulation.world import START, Fault, Process, World
 
 # Everything is at rest at most this long after the last fault.
@@ -28,22 +29,25 @@ TRIES = 100
 EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
-CALLS = ("throttle", "lost connection", "lost answer", "crash before the call", "crash after the call")
-SERVICES = (
-    "sqs",
-    "sqs",
-    "dynamodb",
-    "dynamodb",
-    "dynamodb",
-    "sns",
-    "sns",
-    "s3",
-    "mysql",
-    "mysql",
-    "lambda",
-    "stepfunctions",
-)
+SERVICES = ["sqs"] * 2 + ["dynamodb"] * 3 + ["sns"] * 2 + ["mysql"] * 2 + ["s3", "lambda", "stepfunctions"]
 FUNCTIONS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "sns delivery")
+# The share in percent and the possible targets of each fault.
+FAULTS: dict[str, tuple[float, Sequence[str]]] = {
+    "redeploy": (5, ["all functions"]),
+    "redrive": (5, ["all dead letters"]),
+    "failed delivery": (3, ["sns delivery"]),
+    "repeated delivery": (12, FUNCTIONS),
+    "late delivery": (7, FUNCTIONS[2:4]),
+    "throttled invocation": (4, ["store_orders"]),
+    "partial refusal": (8, SERVICES[:5]),
+    "call repeated by the SDK": (8, SERVICES),
+    "slow call": (3, SERVICES),
+    "throttle": (9, SERVICES),
+    "lost connection": (9, SERVICES),
+    "lost answer": (9, SERVICES),
+    "crash before the call": (9, SERVICES),
+    "crash after the call": (9, SERVICES),
+}
 
 
 @dataclass
@@ -85,8 +89,9 @@ class History:
             add("order with a key", key, first if dice.random() < 0.5 else "another")
         if dice.random() < 0.4:
             add("message", "poison", dice.choice(["not JSON", "{}", '{"orderID": "poison"}']))
-        if dice.random() < 0.3:
-            add("order", f"order-{REFUSED}", "latte")
+        for refused in (REFUSED, UNSTORABLE):
+            if dice.random() < 0.3:
+                add("order", f"order-{refused}", "latte")
         identifier = f"{dice.getrandbits(48):012x}"
         for name in [f"inventory/2026-06-01-{identifier}/a.csv", "inventory/b.csv", "inventory/b.csv"]:
             add("upload", name, _rows(dice))
@@ -96,7 +101,7 @@ class History:
             previewed = f"{dice.getrandbits(48):012x}"
             add("upload", f"previews/2026-06-01-{previewed}/c.csv", _rows(dice))
             add("apply", previewed, after=5)
-        if dice.random() < 0.007:
+        if seed % 300 == 20:
             for name in (ENDLESS, UNHEARD):
                 add("order", f"order-{name}", "latte")
             # An order that alone cannot be announced is set aside when another one could be announced after it.
@@ -107,29 +112,11 @@ class History:
         if dice.random() < 0.3:
             add("scheduled report", "nightly")
         for _ in range(dice.randint(10, 16)):
-            at, roll = dice.random() * SECONDS, dice.random()
-            if roll < 0.05:
-                steps.append(Fault(at, "redeploy", "all functions"))
-            elif roll < 0.1:
-                steps.append(Fault(at, "redrive", "all dead letters"))
-            elif roll < 0.13:
-                steps.append(Fault(at, "failed delivery", "sns delivery"))
-            elif roll < 0.25:
-                steps.append(Fault(at, "repeated delivery", dice.choice(FUNCTIONS)))
-            elif roll < 0.32:
-                steps.append(Fault(at, "late delivery", dice.choice(FUNCTIONS[2:4]), dice.random() * 120))
-            elif roll < 0.36:
-                steps.append(Fault(at, "throttled invocation", "store_orders"))
-            elif roll < 0.44:
-                steps.append(Fault(at, "partial refusal", dice.choice(SERVICES[:5])))
-            elif roll < 0.52:
-                steps.append(Fault(at, "call repeated by the SDK", dice.choice(SERVICES)))
-            elif roll < 0.55:
-                steps.append(Fault(at, "slow call", dice.choice(SERVICES)))
-            else:
-                steps.append(Fault(at, dice.choice(CALLS), dice.choice(SERVICES)))
+            [(kind, (_, targets))] = dice.choices(list(FAULTS.items()), [share for share, _ in FAULTS.values()])
+            seconds = dice.random() * 120 if kind == "late delivery" else 0
+            steps.append(Fault(dice.random() * SECONDS, kind, dice.choice(targets), seconds))
         if dice.random() < 0.25:
-            seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.1 else dice.uniform(5, 120)
+            seconds = dice.uniform(600, SIX_HOURS) if dice.random() < 0.05 else dice.uniform(5, 120)
             service = dice.choice(["dynamodb", "sns", "s3", "mysql"])
             steps.append(Fault(dice.random() * SECONDS / 2, "outage", service, seconds))
         return cls(seed, sorted(steps, key=lambda step: step.at))
@@ -166,9 +153,8 @@ class Played:
     def __init__(self, world: World, cloud: Cloud) -> None:
         self.world, self.cloud = world, cloud
         self.rests = False
-        # The accepted orders, and the reports, undos and applied previews that the API accepted.
+        # The orders, undos and applied previews that the API accepted.
         self.orders: list[Order] = []
-        self.reports: set[str] = set()
         # The contents that were sent with each order's id or key, and the requests that the API refused.
         self.contents: dict[str, set[str]] = {}
         self.refused: list[str] = []
@@ -176,6 +162,8 @@ class Played:
         # The events and contents of the uploaded files, by key.
         self.files: dict[str, list[tuple[dict[str, Any], str]]] = {}
         self.messages = 0
+        # The dead letters that waited when a person put them back.
+        self.waited: list[Letter] = []
         self.scheduled = False
 
     def ask(self, name: str, work: Callable[[Process], Any], done: Callable[[Any], None], tries: int = 0) -> None:
@@ -225,7 +213,7 @@ class Played:
             idempotency.claim(route, step.name, content, dynamodb=self.cloud.dynamodb, table=table, now=now)
             return reports.start(content, step.name, "ann", sfn=self.cloud.sfn, machines=MACHINES, now=now)
 
-        self.ask("report", work, lambda answer: self.reports.add(answer["reportId"]))
+        self.ask("report", work, lambda _: None)
 
     def scheduled_report(self, step: Action) -> None:
         self.scheduled = True
@@ -246,5 +234,14 @@ class Played:
     def apply(self, step: Action) -> None:
         self.undo(step, "apply")
 
+    def letters(self) -> Iterator[Letter]:
+        """Yields what waits for a person."""
+        queues, origins = self.cloud.sqs.queues, Origins.from_settings(SETTINGS)
+        for message in queues[SETTINGS.orders_dead_letter_url].messages.values():
+            yield read_order(message.received())
+        for message in queues[SETTINGS.failures_queue_url].messages.values():
+            yield read_failure(message.received(), origins)
+
     def redrive(self) -> None:
+        self.waited += self.letters()
         self.world.start("api: redrive", 29, self.cloud.redrive, ignore)

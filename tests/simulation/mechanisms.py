@@ -19,7 +19,7 @@ from chalicelib.dead_letters import redrive, retrying
 from chalicelib.errors import Unavailable, aws_errors
 from chalicelib.orders import announce, placing, replay, store
 from chalicelib.orders.order import Order
-from chalicelib.uploads import jobs
+from chalicelib.uploads import comparing, jobs
 from chalicelib.uploads.ledger import Ledger
 from chalicelib.uploads.records import Records
 from chalicelib.uploads.upload import Upload
@@ -27,7 +27,7 @@ from chalicelib.uploads.upload import Upload
 Original = Callable[..., Any]
 
 
-def _overwrite(orders: list[Order], dynamodb: Any, table: str) -> Any:
+def _overwrite(orders: list[Order], dynamodb: Any, table: str, _uncounted: set[str]) -> Any:
     reasons = {}
     for order in orders:
         try:
@@ -97,6 +97,13 @@ def _new_name(original: Original, request: Any, key: Any, *arguments: Any, **giv
     return original(request, f"{key}-{int(given['now'].timestamp() * 1000)}", *arguments, **given)
 
 
+def _no_halves(messages: list[Any], store_all: Any) -> list[Any]:
+    try:
+        return list(store_all(messages))
+    except Exception as error:  # noqa: BLE001 - as in the handler
+        return [store.Failed(message, str(error), is_final=True) for message in messages]
+
+
 def _keyed_by_message(original: Original, sns: Any, attributes: Any, *arguments: Any) -> Any:
     return original(sns, {**attributes, "key": ""}, *arguments)
 
@@ -111,6 +118,8 @@ MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     "orders: the list of failed messages": [(store, "store_orders", _forget_failures, True)],
     "orders: the digest of the content": [(Order, "is_stored_as", lambda _self, _digest: True, False)],
     "orders: the retry of what may pass": [(store, "is_final", lambda _error: True, False)],
+    "orders: halving a batch with a bug": [(store, "_store_halves", _no_halves, False)],
+    "orders: the history over redrives": [(store, "_history", lambda _message: {}, False)],
     "orders: the limit of 24 hours": [(store, "_age", lambda _message, _now: 0.0, False)],
     "orders: the dead letter with its reason": [
         (store, "_send_to_dead_letters", lambda failed, *_: {each.message["messageId"] for each in failed}, False)
@@ -129,6 +138,7 @@ MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     ],
     "uploads: the condition on the status": [(Records, "_update", _any_status, True)],
     "uploads: the result of an overtaken import": [(jobs.Jobs, "_finish_earlier", lambda *_: None, False)],
+    "uploads: the preview that is still current": [(comparing, "differences", lambda *_: [], False)],
     "requests: the claim of an Idempotency-Key": [(idempotency, "claim", lambda *_, **__: None, False)],
     "requests: the ids from an Idempotency-Key": [
         (placing, "_id_from_key", lambda key, _index: f"{key}-{random.randrange(10**9)}", False)

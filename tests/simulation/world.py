@@ -84,7 +84,9 @@ class World:
     faults: list[Fault]
     trace: list[str] | None = None
     time: float = START
+    end_time: float = START
     deliveries: int = 0
+    steps: int = 0
     after_call: Callable[[str, str], None] = lambda *_: None
     bugs: list[str] = field(default_factory=list)
     waiting: list[tuple[float, int, Callable[[], Any]]] = field(default_factory=list)
@@ -113,15 +115,15 @@ class World:
 
     def run(self, seconds: float) -> bool:
         """Runs until nothing is left to do. Returns False if that takes longer than ``seconds`` or too many steps."""
-        for _ in range(STEPS):
-            if not self.waiting:
-                return True
+        self.end_time = START + seconds
+        while self.waiting:
             moment, _, action = heapq.heappop(self.waiting)
-            if moment > START + seconds:
+            self.steps += 1
+            if moment > self.end_time or self.steps > STEPS:
                 return False
             self.time = max(self.time, moment)
             action()
-        return False
+        return True
 
     def end(self) -> None:
         """Ends the processes that still run."""
@@ -177,7 +179,12 @@ class World:
         """Lets other processes run. Ends this process if it was killed or has run for too long."""
         run = getcurrent()
         process = self.processes[run]
-        if not process.killed:
+        moment = self.time + seconds
+        is_next = not self.waiting or self.waiting[0][0] > moment
+        if is_next and moment <= self.end_time and self.steps < STEPS and not process.killed:
+            # Nothing else happens until then.
+            self.time, self.steps = moment, self.steps + 1
+        elif not process.killed:
             self.later(seconds, run.switch)
             self.hub.switch()
         if process.killed or (self.time > process.deadline and not process.durable):
@@ -194,9 +201,8 @@ class World:
         process.struck = process.struck or fault is not None
         kind = fault.kind if fault else ""
         self.sleep(SLOW_SECONDS if kind == "slow call" else LATENCY * self.random.random())
-        if any(
-            each.target == service and each.at <= self.time - START < each.at + each.seconds for each in self.outages
-        ):
+        now = self.time - START
+        if any(each.target == service and each.at <= now < each.at + each.seconds for each in self.outages):
             self.say(f"{process.name} #{process.number} {service}.{operation}: outage")
             process.struck = True
             raise self.error(service, operation, False)
@@ -228,11 +234,8 @@ class World:
         """Returns the first open fault that fits, which thereby is spent."""
         now = self.time - START
         for fault in self.open:
-            if (
-                fault.at <= now
-                and fault.target == target
-                and not (process and process.durable and "crash" in fault.kind)
-            ):
+            cannot_crash = process and process.durable and "crash" in fault.kind
+            if fault.at <= now and fault.target == target and not cannot_crash:
                 self.open.remove(fault)
                 self.say(f"*** {fault.kind}: {target}")
                 return fault
@@ -243,15 +246,14 @@ class World:
         if service == "mysql":
             return DatabaseUnavailable("MySQL is temporarily unavailable: (2013, 'Lost connection')")
         if throttled:
-            code = {
-                "Error": {"Code": "ThrottlingException", "Message": ""},
-                "ResponseMetadata": {"HTTPStatusCode": 400},
-            }
-            return ClientError(code, operation)  # type: ignore[arg-type]
+            answer: Any = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+            return ClientError(answer, operation)
         return (ReadTimeoutError if done else EndpointConnectionError)(endpoint_url=f"https://{service}")
 
-    def part(self, arguments: dict[str, Any], perform: Callable[[], Any], place: int = -1) -> Any:
-        """Performs a batch without one of its entries, which is refused for a moment."""
+    def part(
+        self, arguments: dict[str, Any], perform: Callable[[], Any], place: int = -1, code: str = "ThrottlingError"
+    ) -> Any:
+        """Performs a batch without one of its entries, which is refused, by default only for a moment."""
         name = next((each for each in ("Entries", "Statements") if len(arguments.get(each, ())) > 0), None)
         if name is None:
             return perform()
@@ -262,6 +264,6 @@ class World:
         result: dict[str, Any] = perform() if entries else {}
         if name == "Statements":
             answers = result.get("Responses", [])
-            return {"Responses": [*answers[:place], {"Error": {"Code": "ThrottlingError"}}, *answers[place:]]}
+            return {"Responses": [*answers[:place], {"Error": {"Code": code}}, *answers[place:]]}
         failure = {"Id": refused["Id"], "Code": "InternalError", "SenderFault": False}
         return {**result, "Failed": [*result.get("Failed", []), failure]}

@@ -233,6 +233,9 @@ def test_a_bug_makes_only_its_own_message_a_dead_letter(
     assert retries == []
     [logged] = records(log_lines, "message not handled")
     assert "stored_item" in logged["exc_info"]
+    # What was written before the error also counts as stored, and not as doubled.
+    assert sum(each.get("OrdersStored", 0) for each in records(log_lines)) == 29
+    assert not any(each.get("OrdersDoubled") for each in records(log_lines))
 
 
 def test_an_order_that_dynamodb_refuses_for_its_content_is_a_dead_letter_at_once(aws: Aws) -> None:
