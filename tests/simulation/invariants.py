@@ -12,7 +12,7 @@ from chalicelib.uploads.upload import Upload
 from tests.simulation.handlers import ENDLESS, REFUSED, SETTINGS, UNHEARD, UNSTORABLE
 from tests.simulation.history import Played
 
-# What these texts name can never succeed.
+# The work that these texts name can never succeed.
 HOPELESS = ("not an order", REFUSED, UNSTORABLE, ENDLESS, UNHEARD)
 
 

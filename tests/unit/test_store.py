@@ -233,7 +233,7 @@ def test_a_bug_makes_only_its_own_message_a_dead_letter(
     assert retries == []
     [logged] = records(log_lines, "message not handled")
     assert "stored_item" in logged["exc_info"]
-    # What was written before the error also counts as stored, and not as doubled.
+    # Orders written before the error also count as stored, and not as doubled.
     assert sum(each.get("OrdersStored", 0) for each in records(log_lines)) == 29
     assert not any(each.get("OrdersDoubled") for each in records(log_lines))
 
