@@ -171,7 +171,7 @@ REFUSED_CONTENT = {
 def is_final(error: Exception) -> bool:
     """Returns True if a retry cannot help, because AWS refuses the content of a call or our code has a bug.
 
-    Any other AWS error may pass. Even a missing permission does, because a deploy restores it.
+    Any other AWS error may pass, even a missing permission, because a deploy restores it.
     """
     from botocore.exceptions import ClientError
 

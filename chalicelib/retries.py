@@ -1,4 +1,4 @@
-"""Decides when a message that failed for a reason that may pass is tried again."""
+"""Decides when a message is tried again after a failure that may pass."""
 
 from __future__ import annotations
 

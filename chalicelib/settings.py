@@ -136,7 +136,7 @@ def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> float:
 
 
 def longest_retry_seconds(environment: Mapping[str, str] = os.environ) -> float:
-    """Returns the most seconds between two tries of a failed message."""
+    """Returns the maximum number of seconds between two tries of a failed message."""
     return float(environment.get("LONGEST_RETRY_SECONDS") or 300)
 
 

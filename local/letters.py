@@ -18,9 +18,9 @@ HANDLED_COLUMNS = ("at", "state", "by", "kind", "what")
 # Reading dead letters hides them from other requests for a moment, so a single empty response is not enough.
 EMPTY_ANSWERS = 3
 PAUSE_SECONDS = 2.0
-# Maximum time in seconds to wait for what becomes of redriven dead letters.
+# Maximum time in seconds to wait for the results of a redrive.
 WAIT_SECONDS = 60
-# Maximum number of redriven dead letters in a list.
+# Maximum number of handled dead letters that the API lists.
 HANDLED_SHOWN = 50
 LIST = "/dead-letters?limit=100"
 
@@ -113,7 +113,7 @@ def redrive(api: Api, kind: str | None = None, identifier: str | None = None) ->
 
 def _wait(api: Api, earlier: list[tuple[str, str]], redriven: int) -> bool:
     """Prints what becomes of the dead letters that were put back. Returns whether none has failed again."""
-    print(f"  on their way; waiting up to {WAIT_SECONDS} seconds for what becomes of them", flush=True)
+    print(f"  on their way; waiting up to {WAIT_SECONDS} seconds for the results", flush=True)
     end = time.monotonic() + WAIT_SECONDS
     printed: dict[str, str] = {}
     open_ones: list[dict[str, Any]] = []

@@ -116,7 +116,7 @@ export const inZone = (text) =>
 // Matches control characters other than line breaks and tabs, and characters that reorder text or have no width.
 const UNSEEN = /[^\P{Cc}\n\t]|[\p{Bidi_Control}\p{Cs}\u200b\u2028\u2029\ufeff]/gu;
 
-/** Returns text from a stranger with escapes, such as `\u{202e}`, in place of its invisible characters. */
+/** Returns untrusted text with escapes, such as `\u{202e}`, in place of invisible characters. */
 export const visible = (text) => text.replace(UNSEEN, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
 
 /** Returns a `<time>` element in the format `how`: `age`, `date`, `day`, `moment` or `short`. */

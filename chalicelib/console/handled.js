@@ -48,11 +48,11 @@ export const unfoldingMessage = (letter, ...before) =>
     ...messageOf(letter),
   );
 
-// Contains what was last read, and the keys of the letters that were then on their way.
+// The handled letters that were last read, and the keys of those that were on their way.
 let shown = [];
 let moving = new Set();
 
-/** Shows the handled letters, or that they cannot be read if `handled` is null. */
+/** Shows the handled letters. If `handled` is null, shows that they cannot be read. */
 export function showHandled(handled) {
   $("handled-about").textContent = handled
     ? "Put back or discarded in the last 30 days, the newest first."
@@ -66,7 +66,7 @@ export function showHandled(handled) {
   if (words.length) announce(words.join(", "));
 }
 
-/** Returns the seconds until the next look. The pause grows with the time that the messages are on their way. */
+/** Returns the seconds until the next refresh. The longer the messages are on their way, the longer the pause. */
 export function secondsUntilNews() {
   const ages = shown.filter(isMoving).map(({ at }) => (now() - Date.parse(at)) / 1000);
   return Math.max(FASTEST_SECONDS, Math.min(...ages) / 20);

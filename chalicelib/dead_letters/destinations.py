@@ -1,7 +1,7 @@
 """Sends dead letters back to their destinations. Each class redrives one kind of dead letter.
 
-``send`` gets the history of the dead letter. An event carries it, and Lambda returns it if the event fails again.
-``results`` names what exists once the work is done, and ``handled.py`` looks for it.
+``send`` adds the history of the dead letter to an event, so that the history comes back if the event fails again.
+``results`` names what the finished work creates, and ``handled.py`` looks for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STREAM_PAGES = 20
 History = dict[str, Any]
 # A function of this type returns the AWS client for a service name.
 Aws = Callable[[str], Any]
-# A place and an id that it will contain. The place is ``announcements``, ``reports`` or a table in the settings.
+# A place and an id that the work adds to it. The place is ``announcements``, ``reports`` or a table in the settings.
 Result = tuple[str, str]
 
 

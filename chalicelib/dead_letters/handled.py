@@ -1,4 +1,4 @@
-"""Records the dead letters that a person put back or discarded for 30 days, and finds out what became of them.
+"""Records for 30 days which dead letters a person put back or discarded, and finds out what became of them.
 
 Each record is an item in the notifications table, in a partition of its own that the inbox does not read. A dead letter
 that fails again keeps its ``letter`` id, so its next record replaces this one.
@@ -31,12 +31,12 @@ ON_ITS_WAY, DONE, FAILED_AGAIN, DISCARDED, UNKNOWN = STATES
 KEPT = timedelta(days=30)
 SHOWN = 50
 PERIOD = "dead-letters"
-# The system retries for 24 hours. A result that is missing an hour later will not become known any more.
+# The system retries for 24 hours. A result that is missing an hour later will never be known.
 KNOWN_BY = timedelta(hours=25)
 # Maximum size in bytes of a compressed message and of its results. DynamoDB limits an item to 400 KB.
 MESSAGE_BYTES, RESULTS_BYTES = 350_000, 20_000
 CONTENT_CHARACTERS = 4_000
-# Maximum size in bytes of a content in a response of Lambda. A response escapes JSON twice, and is limited to 6 MB.
+# Maximum size in bytes of a message's content in Lambda's response, which escapes JSON twice and is limited to 6 MB.
 CONTENT_BYTES = 20_000
 # This pattern also matches links in JSON, in which a backslash may escape an ampersand or a slash.
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]{0,20}:(?:\\*/){2}(?:[^\s\"'<>\\]|\\+(?:u[0-9a-f]{4}|/))+", re.IGNORECASE)
@@ -89,7 +89,7 @@ class Handled:
         except Unavailable as error:
             log.warning("handled dead letters not read", extra={"reason": str(error)})
             return None
-        # A dead letter that is still in its queue under the same id was not put back, or will be put back once more.
+        # A dead letter that is still in its queue under the same id was not put back, or will be put back again.
         items = [each for each in items[:SHOWN] if each["messageId"]["S"] not in waiting]
         # The orders of one event may fail separately. Their ids then begin with the id of the event's dead letter.
         again = {each for letter in waiting.values() for each in (letter, letter.rpartition("-")[0])}
@@ -102,7 +102,7 @@ class Handled:
 
     @aws_errors()
     def _settle(self, items: list[Item]) -> None:
-        """Sets and stores the state of each item whose result exists, or will not become known any more.
+        """Sets and stores the state of each item whose result exists, or will never be known.
 
         The state is stored, because looking for results reads several tables.
         """

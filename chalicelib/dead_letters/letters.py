@@ -98,7 +98,7 @@ class Letter:
     number is unknown. ``destination`` is None if the origin of the dead letter is unknown. ``destination`` is also None
     for an order, because a redrive sends orders back to their queue in batches.
 
-    ``retries`` counts the automatic retries since ``retried_since``, which start again when a person redrives it.
+    ``retries`` counts the automatic retries since ``retried_since``. A redrive by a person resets both.
     """
 
     id: str
@@ -116,7 +116,7 @@ class Letter:
     retried_since: str = ""
 
     def results(self) -> list[Result]:
-        """Returns what exists once the dead letter was redriven and processed, or an empty list if it is unknown."""
+        """Returns what a successful redrive creates, or an empty list if that is unknown."""
         if self.kind == "order":
             try:
                 return [("orders_table", Order.from_json(self.body).order_id)]
@@ -125,7 +125,7 @@ class Letter:
         return self.destination.results() if self.destination else []
 
     def send(self, aws: Aws, **automatic: Any) -> None:
-        """Sends the work back to where it came from. Only an automatic retry adds its own count and start."""
+        """Sends the work back to where it came from. Only an automatic retry adds its count and start time."""
         if self.destination is None:
             raise CannotRedrive("its origin is unknown")
         self.destination.send(aws, {"letter": self.letter, "since": self.since, "tries": self.tries, **automatic})
@@ -342,5 +342,5 @@ def _attributes(message: Message) -> dict[str, str]:
 
 
 def _first_id(given: Any) -> str:
-    """Returns the id of the first dead letter, which a redrive sends along, or an empty string."""
+    """Returns the id of the first dead letter, which a redrive adds to the message, or an empty string."""
     return given if isinstance(given, str) and MESSAGE_ID.fullmatch(given) else ""

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from chalicelib import errors
 
 # Maps the names of our errors that may pass to their causes. ``DatabaseRefused`` is not one of them, because MySQL may
-# refuse the content of a file. ``Runtime.ExitError`` is, although a process may be killed again and again, because work
-# is retried for only 24 hours.
+# refuse the content of a file. ``Runtime.ExitError`` is one, because retries end after 24 hours even
+# if the process is killed each time.
 MAY_PASS = {
     "Unavailable": "an AWS service is down or overloaded",
     "DatabaseUnavailable": "MySQL is down, paused or overloaded",
@@ -62,7 +62,7 @@ def _of_error(function: str, error: Mapping[str, Any]) -> Reason:
 def of_delivery(attributes: Mapping[str, str]) -> Reason:
     """Returns the reason why SNS could not deliver a message.
 
-    The reason always may pass, because it says nothing about the message's content.
+    Every such reason may pass, because it says nothing about the message's content.
     """
     text = attributes.get("ErrorMessage")
     return Reason("SNS could not deliver the message to a subscriber" + (f": {text}" if text else ""), True)
@@ -71,7 +71,7 @@ def of_delivery(attributes: Mapping[str, str]) -> Reason:
 def of_schedule(attributes: Mapping[str, str]) -> Reason:
     """Returns the reason why EventBridge Scheduler could not start a report.
 
-    It may pass unless AWS refuses the content, as for any other work.
+    The reason may pass unless AWS refuses the content.
     """
     text = attributes.get("ERROR_MESSAGE") or attributes.get("ERROR_CODE")
     why = "the report could not be started" + (f": {text}" if text else "")

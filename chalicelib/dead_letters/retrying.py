@@ -1,8 +1,8 @@
 """Retries failed work whose reason may pass, and moves all other failures to the failures queue.
 
-A failure is first hidden for a pause, and is sent back to where it came from when it is received again. The pauses grow
-for 24 hours. If the function ends between sending and deleting, the failure is sent twice, which is harmless: see
-``redrive.py``.
+A new failure is hidden for a pause. When it is received again, it is sent back to where it came from. Work is retried
+after growing pauses for 24 hours. If the function ends between sending and deleting, the failure is sent twice, which
+is harmless: see ``redrive.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chalicelib.errors import aws_errors, is_final
 from chalicelib.logs import logger
 from chalicelib.settings import Settings
 
-# SQS allows ten attributes, and the last one is the reason.
+# SQS allows ten attributes, and the reason is one of them.
 ATTRIBUTES_KEPT = 9
 
 log = logger("retries")
@@ -40,7 +40,7 @@ class Failure(NamedTuple):
 
 
 def retry(event: dict[str, Any], *, settings: Settings, aws: Aws, now: datetime) -> dict[str, Any]:
-    """Retries or gives up each failure in an SQS event, and returns the messages that SQS must keep."""
+    """Retries each failure in an SQS event or gives it up. Returns the messages that SQS must keep."""
     origins = Origins.from_settings(settings)
     received = [_received(record) for record in event["Records"]]
     run = _Run(aws, settings, [Failure(message, read_failure(message, origins)) for message in received], now)
@@ -99,7 +99,7 @@ class _Run:
         for index, (each, why) in enumerate(hopeless):
             facts = {**_about(each), "reason": why}
             if index in refused:
-                log.error("failure not given up yet", extra={**facts, "error": str(refused[index])})
+                log.error("failure not moved to the failures queue yet", extra={**facts, "error": str(refused[index])})
             else:
                 log.error("failure waits for a person", extra=facts)
         return [hopeless[index][0] for index in refused]
@@ -110,7 +110,7 @@ class _Run:
         ]
         for index, error in queues.delay(self.aws("sqs"), self.settings.retries_queue_url, receipts).items():
             # The failure comes back after the visibility timeout of the queue.
-            log.warning("could not set the pause", extra={**_about(waiting[index]), "reason": str(error)})
+            log.warning("could not set the retry delay", extra={**_about(waiting[index]), "reason": str(error)})
 
 
 def _received(record: dict[str, Any]) -> Message:

@@ -16,7 +16,7 @@ from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders.replay import FindAnnounced
 from chalicelib.timeline import timestamp
 
-# While SNS is unavailable for less than this, no single order is suspected.
+# A temporary error is blamed on SNS, and not on a single order, until the first order of the batch is this old.
 PATIENCE_SECONDS = 120
 # Maximum number of failed calls in a row during an outage. It is enough to find two bad orders among 100.
 FAILED_CALLS = 10
@@ -54,7 +54,7 @@ def announce_orders(
     """
     is_redriven = event.get("redriven") is True
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
-    # An order that is redriven was set aside, so it is announced without a look at the inbox.
+    # A redriven order was set aside, so it is announced without a look at the inbox.
     written = {} if is_redriven else {_order_id(record): _written_at(record) for record in new}
     announced = find_announced(written, lambda: seconds_left() > ANNOUNCEMENT_SECONDS)
     if announced:
@@ -176,8 +176,8 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime, event: dict[
     """Returns a function that sends each order to the retries queue in a separate message.
 
     The messages have Lambda's format for failed events. The same code can then read and redrive all failures.
-    ``context`` is the Lambda context. The messages keep the history of a redriven ``event``. If that has several
-    orders, each order gets a ``letter`` id of its own, because it is handled separately from now on.
+    ``context`` is the Lambda context. The messages keep the history of a redriven ``event``. If the
+    event has several orders, each order gets its own ``letter`` id, because each is handled separately from now on.
     """
 
     def payload(record: Record) -> dict[str, Any]:

@@ -273,7 +273,7 @@ def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
     for index, error in failures.items():
         # A message with an unchanged delay is retried after the visibility timeout of the queue.
         facts = {"messageId": messages[index]["messageId"], correlation.NAME: correlation.of_sqs(messages[index])}
-        log.warning("could not shorten the retry delay", extra={**facts, "reason": str(error)})
+        log.warning("could not set the retry delay", extra={**facts, "reason": str(error)})
 
 
 def _deliveries(message: Message) -> int:
@@ -286,7 +286,7 @@ def _age(message: Message, now: float) -> int:
 
 
 def _history(message: Message) -> dict[str, str]:
-    """Returns what a redrive told about the earlier dead letters of the message. The first ``letter`` is their id."""
+    """Returns the history that a redrive added to the message. ``letter`` is the id of the first dead letter."""
     given = {name: message["messageAttributes"].get(name, {}).get("stringValue", "") for name in HISTORY}
     return {name: text for name, text in given.items() if re.fullmatch(HISTORY[name], text)}
 

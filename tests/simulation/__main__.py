@@ -22,7 +22,7 @@ FAILURES = 20
 
 
 def shrunk(history: History, violated: str) -> list[int]:
-    """Returns the numbers of the steps without which the history no longer violates the same invariant."""
+    """Returns the numbers of a few steps that suffice to violate the same invariant."""
     kept, size = list(range(len(history.steps))), len(history.steps) // 2
     while size:
         before = len(kept)
@@ -44,7 +44,7 @@ def show(history: History) -> None:
 def play(seeds: Iterator[int], seconds: float) -> Iterator[tuple[History, Played, list[str]]]:
     """Plays a history for each seed, until the time is over."""
     end = time.monotonic() + seconds
-    # Histories leave cycles behind, which are cheaper to collect seldom.
+    # Histories leave reference cycles behind. Collecting them less often is cheaper.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     for seed in seeds:
@@ -56,7 +56,7 @@ def play(seeds: Iterator[int], seconds: float) -> Iterator[tuple[History, Played
 
 
 def simulate(seconds: float) -> int:
-    # Processor time is the time of one core, also on a busy machine.
+    # Processor time does not depend on how busy the machine is.
     began, histories, deliveries = time.process_time(), 0, 0
     failed: dict[int, list[str]] = {}
     try:

@@ -32,7 +32,7 @@ LONGEST_HIDDEN = 43_200
 
 
 class Refused(Exception):
-    """AWS refuses an operation with an error code, and with an HTTP status if it is not 400."""
+    """AWS's refusal of an operation, with an error code and an HTTP status."""
 
 
 def operation(method: Callable[[Any, Item], Any]) -> Callable[..., Any]:
@@ -145,7 +145,7 @@ class Sqs(Client, service="sqs"):
         return {name: entries for name, entries in answer.items() if entries}
 
     def _held(self, a: Item, entry: Item) -> Message | None:
-        """Returns the message, if it exists and was not received again since."""
+        """Returns the message if it exists and was not received again."""
         message = self.queues[a["QueueUrl"]].messages.get(entry["ReceiptHandle"].partition("#")[0])
         return message if message and message.handle == entry["ReceiptHandle"] else None
 

@@ -25,7 +25,7 @@ from tests.simulation.mysql import Mysql
 from tests.simulation.world import Process, World
 
 PREFIX = "arn:aws:%s:us-east-1:123456789012:"
-# The settings that need more than a name.
+# The settings whose values are not simply names.
 ARNS = {
     "orders_stream_arn": PREFIX % "dynamodb" + "table/cafe-test-orders/stream/1",
     "topic_arn": PREFIX % "sns" + "cafe-test-notifications",
@@ -43,7 +43,7 @@ PERIOD = {"byPeriod": ("period", "sortKey")}
 REFUSED = "refused-by-sns"
 # DynamoDB refuses an order with this text in its id.
 UNSTORABLE = "refused-by-dynamodb"
-# A service never handles an order or a file with these texts in its name, but says that this may pass.
+# A service always answers with a temporary error if one of these texts is in the name of an order or a file.
 ENDLESS, UNHEARD = "never-accepted", "never-announced"
 # An announcement is in the inbox after this time, and the stream's record is old enough for a look.
 SURELY_SEEN_SECONDS = 15
@@ -59,7 +59,7 @@ class Failed(Exception):
 class Handlers:
     """``kept`` counts each inbox item's writes. ``announced`` has the orders that the inbox shows as announced.
 
-    ``repeated`` names orders that were announced again without need.
+    ``repeated`` names orders that were announced again unnecessarily.
     """
 
     def __init__(self, world: World) -> None:

@@ -21,10 +21,10 @@ from tests.simulation.cloud import Cloud, ignore
 from tests.simulation.handlers import ENDLESS, GIVE_UP_SECONDS, MACHINES, REFUSED, SETTINGS, UNHEARD, UNSTORABLE
 from tests.simulation.world import START, Fault, Process, World
 
-# Everything is at rest at most this long after the last fault.
+# All work ends within this time after the last fault.
 REST_SECONDS = 3_600
 SECONDS = 40
-# A client repeats a request through an outage, and while the upload is not ready for it.
+# A client repeats a request during an outage, and until the upload is ready.
 TRIES = 100
 EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
@@ -52,7 +52,7 @@ FAULTS: dict[str, tuple[float, Sequence[str]]] = {
 
 @dataclass
 class Action:
-    """Something that a person or a program does ``at`` some second. ``name`` is a key, an id or a file."""
+    """Something that a person or a program does ``at`` a given second. ``name`` is a key, an id or a file."""
 
     at: float
     kind: str
@@ -81,7 +81,7 @@ class History:
         for number in range(dice.randint(5, 9)):
             add("order", f"order-{number}", dice.choice(["latte", "mocha"]))
         if dice.random() < 0.5:
-            # The same id, or the same key, with another content.
+            # The same id with another content.
             add("order", "order-0", "another")
         for number in range(dice.randint(1, 3)):
             key, first = f"key-{number}", dice.choice(["latte", "mocha"])
@@ -104,7 +104,7 @@ class History:
         if seed % 300 == 20:
             for name in (ENDLESS, UNHEARD):
                 add("order", f"order-{name}", "latte")
-            # An order that alone cannot be announced is set aside when another one could be announced after it.
+            # The order that cannot be announced is set aside only after another order was announced.
             add("order", "order-later", "latte", after=600)
             add("upload", f"inventory/{ENDLESS}.csv", _rows(dice))
         for _ in range(dice.randint(1, 2)):
@@ -162,7 +162,7 @@ class Played:
         # The events and contents of the uploaded files, by key.
         self.files: dict[str, list[tuple[dict[str, Any], str]]] = {}
         self.messages = 0
-        # The dead letters that waited when a person put them back.
+        # The dead letters that a person put back.
         self.waited: list[Letter] = []
         self.scheduled = False
 
@@ -235,7 +235,7 @@ class Played:
         self.undo(step, "apply")
 
     def letters(self) -> Iterator[Letter]:
-        """Yields what waits for a person."""
+        """Yields the dead letters, which wait for a person."""
         queues, origins = self.cloud.sqs.queues, Origins.from_settings(SETTINGS)
         for message in queues[SETTINGS.orders_dead_letter_url].messages.values():
             yield read_order(message.received())

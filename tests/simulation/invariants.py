@@ -12,7 +12,7 @@ from chalicelib.uploads.upload import Upload
 from tests.simulation.handlers import ENDLESS, REFUSED, SETTINGS, UNHEARD, UNSTORABLE
 from tests.simulation.history import Played
 
-# The work that these texts name can never succeed.
+# Work whose description contains one of these texts can never succeed.
 HOPELESS = ("not an order", REFUSED, UNSTORABLE, ENDLESS, UNHEARD)
 
 
@@ -67,7 +67,7 @@ def stored_orders_are_announced(played: Played) -> Iterator[str]:
 
 
 def announcements_are_recognisable(played: Played) -> Iterator[str]:
-    """Two notifications with one key say the same. A redeploy does not announce what the inbox shows as announced."""
+    """Notifications with the same key have the same content. A redeploy repeats no announcement in the inbox."""
     by_key: dict[object, object] = {}
     for facts in _facts(played, "order"):
         if by_key.setdefault(facts["notification"], facts) != facts:
@@ -131,7 +131,7 @@ def uploads_are_applied_once(played: Played) -> Iterator[str]:
 
 
 def undos_and_applied_previews_happen_once(played: Played) -> Iterator[str]:
-    """Everything that the API accepted is carried out exactly once. An import changes what its preview has shown."""
+    """Every accepted undo or applied preview is carried out exactly once. An import changes what its preview showed."""
     commits = Counter((kind, upload_id) for kind, upload_id, _ in played.cloud.mysql.commits)
     for name, upload_id in set(played.actions):
         stored = played.cloud.records.get(upload_id)
@@ -160,7 +160,7 @@ def uploads_are_announced(played: Played) -> Iterator[str]:
 
 
 def only_what_cannot_succeed_waits_for_a_person(played: Played) -> Iterator[str]:
-    """A dead letter is a message that is no order, or an order whose content SNS refuses, with its reason."""
+    """Only work that can never succeed is a dead letter, and a redrive does not lose its history."""
     letters, first_ids = Counter(), set()
     for letter in played.letters():
         kind = next((each for each in HOPELESS if each in letter.what), "")
@@ -185,7 +185,7 @@ def only_what_cannot_succeed_waits_for_a_person(played: Played) -> Iterator[str]
 
 
 def the_code_has_no_errors(played: Played) -> Iterator[str]:
-    """No function fails for another reason than a refused call, a crash or a time-out."""
+    """A function fails only because of a refused call, a crash or a time-out."""
     yield from played.world.bugs
 
 

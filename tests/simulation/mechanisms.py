@@ -1,4 +1,4 @@
-"""Takes each mechanism out of the handlers, to see that the simulation notices.
+"""Takes each mechanism out of the handlers, to check that the simulation notices.
 
 Mechanisms that are configuration, such as a retry of a mapping, are not here: the fault matrix tests them.
 """
@@ -80,7 +80,7 @@ def _forget_unsent(original: Original, self: Any, failure: Any, _waiting: list[A
 
 
 def _publish_without_ledger(original: Original, self: Any, publish: Any) -> Any:
-    """Publishes only what this invocation has written, and not what an earlier one left."""
+    """Publishes only notifications from this invocation, and not those that an earlier one left unpublished."""
     return original(self, publish if getattr(self, "written", False) else lambda _notification: None)
 
 

@@ -1,7 +1,7 @@
 """A virtual clock, processes that take turns at every call, and the faults that strike the calls.
 
-A process is the run of one function. It gives way at each of its calls, so that the seed decides what happens between
-two calls. Nothing waits for real time.
+A process is the run of one function. It lets other processes run at each of its calls, so that the seed decides what
+happens between two calls. All time is virtual.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Killed(BaseException):
 
 @dataclass
 class Fault:
-    """Strikes once, after ``at`` seconds: the first call or delivery that it fits.
+    """Strikes the first matching call or delivery after ``at`` seconds, and only that one.
 
     ``target`` is a service for the faults of a call, and a function for the faults of a delivery. An ``outage`` lasts
     for ``seconds``.
@@ -231,7 +231,7 @@ class World:
         return result
 
     def strike(self, target: str, process: Process | None = None) -> Fault | None:
-        """Returns the first open fault that fits, which thereby is spent."""
+        """Returns the first open fault that matches, and removes it from the open faults."""
         now = self.time - START
         for fault in self.open:
             cannot_crash = process and process.durable and "crash" in fault.kind
@@ -253,7 +253,7 @@ class World:
     def part(
         self, arguments: dict[str, Any], perform: Callable[[], Any], place: int = -1, code: str = "ThrottlingError"
     ) -> Any:
-        """Performs a batch without one of its entries, which is refused, by default only for a moment."""
+        """Performs a batch without one of its entries, which is refused, by default with a temporary error."""
         name = next((each for each in ("Entries", "Statements") if len(arguments.get(each, ())) > 0), None)
         if name is None:
             return perform()
