@@ -68,7 +68,6 @@ def test_orders_placed_during_this_fault(system: Faulty, case: Case, record: Rec
         "SNS is unavailable until the outage ends": wire("sns:.*", unavailable),
         "SNS refuses access until the outage ends": wire(**ANNOUNCE, fault=denied),
     },
-    in_short=["DynamoDB is unavailable until the outage ends"],
 )
 def test_orders_that_arrive_in_an_outage_complete_without_a_person(system: Faulty, case: Case, record: Record) -> None:
     with case(system) as rule:
