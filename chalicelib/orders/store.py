@@ -110,6 +110,7 @@ def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish,
     try:
         digests = stored_digests(existing, dynamodb, table)
     except (ClientError, Unavailable) as error:
+        log.warning("stored orders not read", extra={"orderIDs": existing, "reason": str(error)})
         reasons |= dict.fromkeys(existing, _reason_to_retry(error))
     conflicts: list[Received] = []
     repeated = 0

@@ -24,7 +24,7 @@ from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
 from tests.deploying.checkout import Place
 from tests.system.events import failed_batch, failed_event, records, s3_event, sns_event, sqs_event, undelivered
-from tests.system.faults import invalid
+from tests.system.faults import invalid, unavailable
 from tests.system.letters import order_message
 from tests.system.waiting import changed, wait_for
 
@@ -317,7 +317,7 @@ def paused(stage: Stage) -> Answer:
 def unstarted(kind: str) -> Callable[[Stage], Any]:
     """Returns a function that creates the failure of a schedule that could not start a report."""
     return lambda stage: {
-        "StateMachineArn": stage.machine(kind),
+        "StateMachineArn": stage.machine(f"{kind}-report"),
         "Name": f"{kind}-{secrets.token_hex(4)}",
         "Input": "{}",
     }
@@ -391,6 +391,11 @@ def store_again(stage: Stage) -> Answer:
     # The order is already stored, so the function only reads it.
     stage.aws("dynamodb").put_item(TableName=f"cafe-{stage.name}-orders", Item=stored(order["orderID"]))
     return stage.call("store_orders", sqs_event(json.dumps(order)))
+
+
+def store_later(stage: Stage) -> Answer:
+    with stage.over_the_wire("store_orders"), stage.place.wire.fault("dynamodb:BatchExecuteStatement", unavailable):
+        return store(stage)
 
 
 def stream_event(**event_id: str) -> dict[str, Any]:
@@ -597,8 +602,8 @@ EXERCISES: tuple[Exercise, ...] = (
     of("PresignReportRole", presigned, "s3:GetObject /report.html"),
     of("StoreOrdersRole", store, "dynamodb:PartiQLInsert -orders"),
     of("StoreOrdersRole", store_again, "dynamodb:BatchGetItem -orders", "sns:Publish -notifications"),
-    of("StoreOrdersRole", call("store_orders", sqs_event("no order")), "sqs:ChangeMessageVisibility -orders"),
-    of("StoreOrdersRole", call("store_orders", sqs_event("no order", tries=5)), "sqs:SendMessage -orders-dead"),
+    of("StoreOrdersRole", store_later, "sqs:ChangeMessageVisibility -orders"),
+    of("StoreOrdersRole", call("store_orders", sqs_event("no order")), "sqs:SendMessage -orders-dead"),
     of(
         "AnnounceOrdersRole",
         call("announce_orders", lambda _: stream_event(eventID=secrets.token_hex(8))),
