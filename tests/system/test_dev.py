@@ -14,7 +14,7 @@ from tests.system.dev import Debugger, Terminal, terminal
 from tests.system.system import System, new_id, stored
 
 [DEBUG_PORT] = free_ports(1)
-READ = '    received, failed = _read(event["Records"])\n'
+READ = "    received, failed = _read(messages)\n"
 
 
 @pytest.fixture(scope="module")
