@@ -93,8 +93,9 @@ def test_throttled_invocations_do_not_use_up_tries(system: Faulty, record: Recor
 
     # A slow invocation takes the only place until the queue's deliveries have been throttled often enough.
     with system.concurrency("store_orders", 1), system.visibility(1), ThreadPoolExecutor(1) as pool:
-        with system.wire.fault(WRITE, late(6), first=2):
+        with system.wire.fault(WRITE, late(6), first=2) as rule:
             slow = pool.submit(system.invoke, "store_orders", sqs_event(counting.message(order("slow"))))
+            wait_for(lambda: rule.met, "the slow write")
             accepted = counting.send(system, orders)
             wait_for(lambda: deliveries() > 5, "throttled deliveries")
         slow.result()

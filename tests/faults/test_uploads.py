@@ -27,7 +27,7 @@ from tests.system.faults import (
 )
 from tests.system.letters import own_letters
 from tests.system.stack import Faulty
-from tests.system.system import new_id, wait_for
+from tests.system.system import logged, new_id, wait_for
 
 READ = {"operation": "s3:GetObject", "caller": "receive_upload"}
 ANNOUNCE = {"operation": "sns:Publish", "caller": "receive_upload"}
@@ -185,7 +185,7 @@ def test_an_upload_during_this_outage(system: Faulty, case: Case, record: Record
     file = new_file()
     with case(system):
         upload(system, file)
-        wait_for(lambda: counting.in_queue(system, "RETRIES_QUEUE_URL"), "the event in the retries queue")
+        wait_for(lambda: logged(system, "retry_failures", file.key), "the first retry")
     record(count_uploads(system, [file]))
 
 
