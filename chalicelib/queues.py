@@ -6,6 +6,7 @@ their errors. If an entry is not in the result, SQS accepted it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 ENTRIES = 10
+MESSAGE_ID = re.compile("[A-Za-z0-9-]{1,100}")
 # Maximum total size of the message bodies in one call. SQS accepts 1 MiB, including the attributes.
 BYTES = 1_000_000
 

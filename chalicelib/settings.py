@@ -131,7 +131,7 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
 
 
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> float:
-    """Returns the seconds before the first retry of a failed message. Tests set a fraction of a second."""
+    """Returns the delay in seconds before the first retry of a failed message. Tests use a fraction of a second."""
     return float(environment.get("FIRST_RETRY_SECONDS") or 1)
 
 

@@ -41,7 +41,7 @@ TAGGED = {
     "AWS::EC2::VPCEndpoint": "Tags",
     "AWS::S3::Bucket": "Tags",
 }
-# These keys of a resource become other resources.
+# Other resources are generated from these keys of a resource, which CloudFormation does not know.
 GENERATING = ("Alarms", "UndeliveredFrom")
 BOUNDARY = "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/${PermissionsBoundary}"
 

@@ -13,7 +13,7 @@ export const KINDS = {
   unknown: { one: "Unknown", many: "unknown messages", drawing: "other" },
 };
 
-// Maps each state to its name and to the style of its badge.
+// Maps each state to the label and the CSS class of its badge.
 const STATES = {
   ON_ITS_WAY: ["On its way", "going"],
   DONE: ["Done", "good"],

@@ -11,7 +11,8 @@ from chalicelib.orders import announce
 
 TEXT_CHARACTERS = 300
 NAMES_SHOWN = 3
-LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+# This pattern also matches links in JSON, in which a backslash may escape an ampersand or a slash.
+LINK = re.compile(r"\b[a-z][a-z0-9+.-]{0,20}:(?:\\*/){2}(?:[^\s\"'<>\\]|\\+(?:u[0-9a-f]{4}|/))+", re.IGNORECASE)
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,6 @@ that fails again keeps its ``letter`` id, so its next record replaces this one.
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from chalicelib.dead_letters.descriptions import LINK
 from chalicelib.dead_letters.destinations import Aws, Result
 from chalicelib.dead_letters.letters import Letter
 from chalicelib.errors import Unavailable, aws_errors
@@ -38,8 +38,6 @@ MESSAGE_BYTES, RESULTS_BYTES = 350_000, 20_000
 CONTENT_CHARACTERS = 4_000
 # Maximum size in bytes of a message's content in Lambda's response, which escapes JSON twice and is limited to 6 MB.
 CONTENT_BYTES = 20_000
-# This pattern also matches links in JSON, in which a backslash may escape an ampersand or a slash.
-LINK = re.compile(r"\b[a-z][a-z0-9+.-]{0,20}:(?:\\*/){2}(?:[^\s\"'<>\\]|\\+(?:u[0-9a-f]{4}|/))+", re.IGNORECASE)
 TABLES = {"orders_table": "orderID", "uploads_table": "uploadId", "notifications_table": "notificationID"}
 # Maximum number of items that DynamoDB returns in one call.
 KEYS = 100

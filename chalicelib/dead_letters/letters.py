@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from chalicelib import correlation, facts
+from chalicelib import correlation, facts, queues
 from chalicelib.dead_letters import descriptions, reasons
 from chalicelib.dead_letters.descriptions import one_line, without_none
 from chalicelib.dead_letters.destinations import (
@@ -37,7 +37,6 @@ from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
 
-MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 # EventBridge Scheduler replaces this placeholder with the execution id.
 EXECUTION_ID = "<aws.scheduler.execution-id>"
 
@@ -124,11 +123,15 @@ class Letter:
                 return []
         return self.destination.results() if self.destination else []
 
-    def send(self, aws: Aws, **automatic: Any) -> None:
-        """Sends the work back to where it came from. Only an automatic retry adds its count and start time."""
+    def way_back(self) -> Destination:
+        """Returns the destination. Raises ``CannotRedrive`` if it is unknown."""
         if self.destination is None:
             raise CannotRedrive("its origin is unknown")
-        self.destination.send(aws, {"letter": self.letter, "since": self.since, "tries": self.tries, **automatic})
+        return self.destination
+
+    def send(self, aws: Aws, **automatic: Any) -> None:
+        """Sends the work back to where it came from. Only an automatic retry adds its count and start time."""
+        self.way_back().send(aws, {"letter": self.letter, "since": self.since, "tries": self.tries, **automatic})
 
     def shown(self) -> dict[str, Any]:
         """Returns the fields of the dead letter for the API response."""
@@ -343,4 +346,4 @@ def _attributes(message: Message) -> dict[str, str]:
 
 def _first_id(given: Any) -> str:
     """Returns the id of the first dead letter, which a redrive adds to the message, or an empty string."""
-    return given if isinstance(given, str) and MESSAGE_ID.fullmatch(given) else ""
+    return given if isinstance(given, str) and queues.MESSAGE_ID.fullmatch(given) else ""

@@ -33,7 +33,7 @@ class Reason(NamedTuple):
 
 
 def of_invocation(function: str, context: Mapping[str, Any], error: Any) -> Reason:
-    """Returns the reason in Lambda's failure record. ``error`` is None if the function did not run or did not fail."""
+    """Returns the reason that Lambda's failure record gives. ``error`` is None if the code reported no error."""
     reason = _of_error(function, error) if isinstance(error, dict) and error else None
     if context.get("condition") == "EventAgeExceeded":
         why = "the event expired before the function could run"

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from chalicelib import correlation, queues
 from chalicelib.dead_letters.destinations import Aws, CannotRedrive, reason
 from chalicelib.dead_letters.handled import DISCARDED, ON_ITS_WAY, Handled
-from chalicelib.dead_letters.letters import KINDS, MESSAGE_ID, Letter
+from chalicelib.dead_letters.letters import KINDS, Letter
 from chalicelib.dead_letters.queue import DeadLetterQueue, open_queues
 from chalicelib.errors import Unavailable, aws_errors, is_final
 from chalicelib.fields import Fields
@@ -60,7 +60,7 @@ def parse(body: Any, action: Action) -> Selection:
         fields.refuse("body", "must contain `ids` or a `kind`, because all dead letters are never discarded at once")
     if "ids" in fields and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
         fields.refuse("ids", f"must be a list of 1 to {IDS} ids; leave it out to redrive all dead letters")
-    elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
+    elif any(not isinstance(each, str) or not queues.MESSAGE_ID.fullmatch(each) for each in ids):
         fields.refuse("ids", "must contain only ids of dead letters: 1 to 100 characters of A-Z, a-z, 0-9 and -")
     if "kind" in fields and kind not in KINDS:
         fields.refuse("kind", f"must be one of {', '.join(KINDS)}")
@@ -146,8 +146,8 @@ class _Run:
         reasons = {}
         for letter in letters:
             try:
-                if self.action == "redriven" and letter.kind != "order" and letter.destination is None:
-                    raise CannotRedrive("its origin is unknown")
+                if self.action == "redriven" and letter.kind != "order":
+                    letter.way_back()
                 self.handled.add(letter, ON_ITS_WAY if self.action == "redriven" else DISCARDED, self.by)
             except (ClientError, Unavailable, CannotRedrive) as error:
                 reasons[letter.id] = reason(error)

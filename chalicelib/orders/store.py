@@ -30,7 +30,7 @@ WRITERS = 8
 # Maximum length of the reason for a failure, in the log and in a dead letter.
 REASON_CHARACTERS = 300
 # A redrive gives a message these attributes of its dead letter, so that the next dead letter continues its history.
-HISTORY = {"tries": "[0-9]{1,9}", "sent": "[0-9]{1,15}", "letter": "[A-Za-z0-9-]{1,100}"}
+HISTORY = {"tries": "[0-9]{1,9}", "sent": "[0-9]{1,15}", "letter": queues.MESSAGE_ID.pattern}
 
 log = logger("orders")
 
@@ -268,7 +268,7 @@ def _conflict_notification(orders: list[Order]) -> Notification:
 
 
 def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
-    """Retries each message after a growing pause instead of after the visibility timeout of the queue."""
+    """Hides each message for a growing pause, which replaces the visibility timeout of the queue."""
     receipts = [(message["receiptHandle"], retries.pause(_deliveries(message))) for message in messages]
     failures = queues.delay(sqs, queue_url, receipts)
     for index, error in failures.items():

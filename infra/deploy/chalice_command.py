@@ -16,7 +16,7 @@ _create_session = factory.create_botocore_session
 
 
 def create_session(*given: Any, **options: Any) -> Session:
-    """Returns Chalice's session, which adds the setting to each new event source mapping."""
+    """Returns the session that Chalice uses. Each new event source mapping gets the setting."""
     session = _create_session(*given, **options)
     session.register("provide-client-params.lambda.CreateEventSourceMapping", _add_response_type)
     return session

@@ -19,7 +19,7 @@ COUNTS = ("", "NotVisible", "Delayed")
 
 
 def find(context: Context, stack: str, body: str) -> dict[str, Any]:
-    """Returns the queues of a stack that a template lacks, and their policies, keyed by logical id."""
+    """Returns the queues and queue policies that a stack has and the template ``body`` lacks, by logical id."""
     cfn = context.clients("cloudformation")
     existing = stacks.ready_for_a_change(cfn, stack, context.say)
     if existing is None or existing["StackStatus"] == "REVIEW_IN_PROGRESS":

@@ -431,7 +431,7 @@ class StepFunctions(Client, service="stepfunctions", errors="ExecutionAlreadyExi
 
 @dataclass
 class Lambda(Client, service="lambda"):
-    """``invocations`` contains the names of asynchronously invoked functions, with their events."""
+    """``invocations`` lists each asynchronous invocation as the name of a function and its event."""
 
     invocations: list[tuple[str, Any]] = field(default_factory=list)
 

@@ -1,6 +1,6 @@
 """Takes each mechanism out of the handlers, to check that the simulation notices.
 
-Mechanisms that are configuration, such as a retry of a mapping, are not here: the fault matrix tests them.
+The fault matrix tests the mechanisms that are only settings, such as the retries of an event source mapping.
 """
 
 from __future__ import annotations

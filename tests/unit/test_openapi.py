@@ -10,7 +10,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import idempotency, notifications, reports, rest, timeline, today
+from chalicelib import idempotency, notifications, queues, reports, rest, timeline, today
 from chalicelib.dead_letters import descriptions, handled, letters, redrive
 from chalicelib.errors import InvalidRequest
 from chalicelib.orders import order, placing
@@ -98,7 +98,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     for name in ("reports", "orders", "uploads", "notifications"):
         assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
     assert tuple(SCHEMAS["DeadLetterKind"]["enum"]) == letters.KINDS
-    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{letters.MESSAGE_ID.pattern}$"
+    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{queues.MESSAGE_ID.pattern}$"
     assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == redrive.IDS
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == redrive.KEPT_SHOWN
     assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == descriptions.TEXT_CHARACTERS
