@@ -20,8 +20,6 @@ EMPTY_ANSWERS = 3
 PAUSE_SECONDS = 2.0
 # Maximum time in seconds to wait for the results of a redrive.
 WAIT_SECONDS = 60
-# Maximum number of handled dead letters that the API lists.
-HANDLED_SHOWN = 50
 LIST = "/dead-letters?limit=100"
 
 
@@ -113,6 +111,8 @@ def redrive(api: Api, kind: str | None = None, identifier: str | None = None) ->
 
 def _wait(api: Api, earlier: list[tuple[str, str]], redriven: int) -> bool:
     """Prints what becomes of the dead letters that were put back. Returns whether none has failed again."""
+    from chalicelib.dead_letters.handled import SHOWN
+
     print(f"  on their way; waiting up to {WAIT_SECONDS} seconds for the results", flush=True)
     end = time.monotonic() + WAIT_SECONDS
     printed: dict[str, str] = {}
@@ -130,7 +130,7 @@ def _wait(api: Api, earlier: list[tuple[str, str]], redriven: int) -> bool:
                     printed[each["letter"]] = each["state"]
                     reason = f": {reasons[each['letter']]}" if each["letter"] in reasons else ""
                     print(f"  {each['state'].replace('_', ' ').lower()}: {each['what']}{reason}", flush=True)
-            if len(printed) >= min(redriven, HANDLED_SHOWN) or time.monotonic() >= end:
+            if len(printed) >= min(redriven, SHOWN) or time.monotonic() >= end:
                 break
             time.sleep(PAUSE_SECONDS)
     except KeyboardInterrupt:
