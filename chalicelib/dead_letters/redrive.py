@@ -110,24 +110,27 @@ def handle(
 class _Run:
     """The progress of a request.
 
-    ``done`` contains the ids of redriven or discarded dead letters. ``kept`` describes those that could not be.
+    ``done`` maps the ids of redriven or discarded dead letters to their ``letter`` ids. ``kept`` describes those that
+    could not be.
     """
 
     action: Action
     selection: Selection
     handled: Handled
     by: str
-    done: set[str] = field(default_factory=set)
+    done: dict[str, str] = field(default_factory=dict)
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
         """Returns True if time is left and some requested dead letters have not been found yet."""
         ids = self.selection.ids
-        return self.handled.in_time() and (ids is None or not ids <= self.done | self.kept.keys())
+        return self.handled.in_time() and (ids is None or not ids <= self.done.keys() | self.kept.keys())
 
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
         """Records, sends and deletes the selected dead letters among ``letters``."""
-        requested = [each for each in letters if self.selection.includes(each)]
+        # A dead letter that has failed again during this request stays in its queue.
+        again = {each.id for each in letters if each.id not in self.done and each.letter in self.done.values()}
+        requested = [each for each in letters if self.selection.includes(each) and each.id not in again]
         # SQS may redeliver a dead letter that this request has already sent. The redelivered dead letter is deleted but
         # not sent again.
         new = [each for each in requested if each.id not in self.done]
@@ -136,7 +139,7 @@ class _Run:
             reasons |= self._send([each for each in new if each.id not in reasons])
         sent = [each.id for each in requested if each.id not in reasons]
         undeleted = queue.delete(sent)
-        self.done |= {each.id for each in new if each.id not in reasons}
+        self.done |= {each.id: each.letter for each in new if each.id not in reasons}
         reasons |= dict.fromkeys(undeleted, f"the dead letter was {self.action} but could not be deleted")
         for letter in new:
             self._note(letter, reasons.get(letter.id))

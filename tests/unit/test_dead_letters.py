@@ -513,6 +513,14 @@ def test_a_repeated_message_goes_back_once(aws: Aws, functions: Functions, monke
     assert deleted == ["r-1", "r-2"]
 
 
+def test_an_order_that_fails_again_at_once_goes_back_once(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(aws, DEAD, ORDER)
+    send = aws.sqs.send_message_batch
+    monkeypatch.setattr(aws.sqs, "send_message_batch", lambda **given: send(**{**given, "QueueUrl": DEAD}))
+    assert redrive(api) == {"redriven": 1, "kept": [], "left": 1}
+    assert visible(aws, DEAD) == 1
+
+
 def test_an_sqs_outage_does_not_hide_earlier_redrives(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     put(aws, DEAD, *[ORDER] * 15)
     answers = [aws.sqs.receive_message]
