@@ -30,13 +30,12 @@ const KINDS = {
 export const beanName = ({ supplier_name: supplier, type, product_name: product }) =>
   `${product} (${supplier}, ${type})`;
 
-/** Returns a list of changes with a divider between the rows. */
-export const changeList = (...rows) => h("ul.changes", ...rows);
+export const changeList = (...rows) => h("ul.rows", ...rows);
 
 /** Returns a row of a list of changes. A bad row and a sample have no bean. */
 export const changeRow = (change, ...content) =>
   h(
-    "li",
+    "li.row",
     h(
       "div",
       change.product_name !== undefined &&

@@ -48,6 +48,12 @@ export function link(url, ...children) {
   return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }
 
+/** Sets the text of a tab's heading, and the title of the window. */
+export function entitle(heading, text) {
+  heading.textContent = text;
+  document.title = `${text} · Café back office`;
+}
+
 /** Makes screen readers announce `text` once they are idle. */
 export function announce(text) {
   const announcer = $("announcer");
