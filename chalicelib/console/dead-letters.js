@@ -77,7 +77,6 @@ function makeLetter(letter) {
     icon(kindOf(letter).drawing),
     h(
       "div",
-      h("span.badge", kindOf(letter).one),
       h("b", titleOf(letter)),
       h("span.problem.reason", inZone(why)),
       unfoldingMessage(letter),

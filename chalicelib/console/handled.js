@@ -3,14 +3,14 @@ import { $, announce, h, icon, keyed } from "./dom.js";
 import { counted, fileNames, inZone, now, time, visible } from "./format.js";
 
 export const KINDS = {
-  order: { one: "Order", many: "orders", drawing: "cup" },
-  announcement: { one: "Announcement", many: "announcements", drawing: "cup" },
-  stream: { one: "Announcements", many: "batches of announcements", drawing: "cup" },
-  upload: { one: "Upload", many: "uploads", drawing: "upload" },
-  notification: { one: "Notification", many: "notifications", drawing: "inbox" },
-  alarm: { one: "Alarm", many: "alarms", drawing: "alarm" },
-  report: { one: "Report", many: "reports", drawing: "report" },
-  unknown: { one: "Unknown", many: "unknown messages", drawing: "other" },
+  order: { many: "orders", drawing: "cup" },
+  announcement: { many: "announcements", drawing: "cup" },
+  stream: { many: "batches of announcements", drawing: "cup" },
+  upload: { many: "uploads", drawing: "upload" },
+  notification: { many: "notifications", drawing: "inbox" },
+  alarm: { many: "alarms", drawing: "alarm" },
+  report: { many: "reports", drawing: "report" },
+  unknown: { many: "unknown messages", drawing: "other" },
 };
 
 // Maps each state to the label and the CSS class of its badge.

@@ -162,7 +162,7 @@ export class MachinePicture {
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     // The picture shrinks with the page, but only while its text remains large enough to read.
     this.svg.style.width = `${width}px`;
-    this.svg.style.minWidth = `${width * 0.78}px`;
+    this.svg.style.minWidth = `${width * (isDown ? 0.95 : 0.78)}px`;
     this.svg.replaceChildren(
       s("defs", arrow),
       ...drawn(isFrame),

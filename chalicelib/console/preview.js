@@ -120,7 +120,7 @@ function aboutFile() {
   return [
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
-    ...(uploadedAt ? [" ", time(uploadedAt)] : []),
+    ...(uploadedAt ? [", ", time(uploadedAt)] : []),
     bytes ? `, ${size(bytes)}` : "",
     encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
   ];
