@@ -135,20 +135,12 @@ export class MachinePicture {
     const [width, height] = [end("right"), end("bottom")];
 
     this.#edges = shown.flatMap((state) =>
-      [
-        ["next", state.next],
-        ["catch", state.catch],
-      ].flatMap(([kind, names]) =>
-        names
-          .filter((name) => boxes.has(name))
-          .map((name) => {
-            const d = pathBetween(boxes.get(state.name), boxes.get(name), kind, isDown);
-            return {
-              from: state.name,
-              to: name,
-              kind,
-              path: s("path", { d, class: kind, "marker-end": "url(#arrow)" }),
-            };
+      ["next", "catch"].flatMap((kind) =>
+        state[kind]
+          .filter((to) => boxes.has(to))
+          .map((to) => {
+            const d = pathBetween(boxes.get(state.name), boxes.get(to), kind, isDown);
+            return { from: state.name, to, kind, path: s("path", { d, class: kind, "marker-end": "url(#arrow)" }) };
           }),
       ),
     );
