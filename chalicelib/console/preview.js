@@ -154,7 +154,7 @@ const OUTCOMES = {
       callout(
         "good",
         "undo",
-        h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), " ", time(undoneAt)),
+        h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), ", ", time(undoneAt)),
         kept > 0 && h("p", "Changed since the import, so kept as they are:"),
         kept > 0 &&
           h(
