@@ -56,6 +56,7 @@ def test_the_chart_covers_the_hours_with_orders_and_the_present_hour(visit: Visi
     intercept(console, "GET", "today", with_hours)
     console.sign_in(manager)
     chart = console.view("Today").get_by_role("img", name="Orders by hour. 8:00: 2; 10:00: 2")
+    expect(chart).to_be_visible()
     labels = chart.locator("text:not(.number)").all_text_contents()
     assert labels == [f"{hour}:00" for hour in range(8, 8 + len(labels))]
     assert labels[-1] in (f"{now.hour}:00", f"{now.hour + 1}:00")
