@@ -212,20 +212,19 @@ def test_a_time_is_written_one_way_in_lists_and_in_texts_from_the_api(visit: Vis
     assert title == "Upload: not imported (a.csv)"
 
 
-# The width of an A4 page without its margins, in pixels.
-PAPER = {"width": 688, "height": 1000}
-
-
 def printed(page: Page) -> int:
     """Prints the page. Nothing may be cut off, or be darker than its paper. Returns the number of sheets."""
     page.emulate_media(media="print", color_scheme="dark")
-    page.set_viewport_size(PAPER)
+    # This is the width of an A4 page without its margins.
+    page.set_viewport_size({"width": 688, "height": 1000})
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     return len(re.findall(rb"/Type /Page\b", page.pdf(format="A4")))
 
 
-def test_the_console_is_printed_without_its_controls(visit: Visit, manager: Person) -> None:
+def test_the_console_is_printed_without_its_controls(visit: Visit, manager: Person, system: System) -> None:
+    subject = new_id("printed")
+    publish(system, subject)
     console, _ = with_fake(visit, manager, *UPLOADS, tab="#uploads")
     view = console.view("Uploads")
     expect(view.get_by_role("listitem").first).to_be_visible()
@@ -233,6 +232,8 @@ def test_the_console_is_printed_without_its_controls(visit: Visit, manager: Pers
     expect(view.get_by_text("monday-delivery.csv").first).to_be_visible()
     for control in (console.page.locator(".tabs"), view.get_by_text("Undo", exact=True).first):
         expect(control).to_be_hidden()
+    console.open("#inbox")
+    expect(console.page.get_by_text(subject)).to_be_visible()
 
 
 def test_a_report_is_printed_with_a_heading_on_each_sheet(visit: Visit, manager: Person, system: System) -> None:
