@@ -82,11 +82,9 @@ export function short(date) {
   return (date.getFullYear() === midnight().getFullYear() ? dayTime : yearTime)(date);
 }
 
-const FORMS = {
-  short,
-  date: format(DAY, YEAR),
-  moment: format(FULL, YEAR, CLOCK, { second: "2-digit", timeZoneName: "short" }),
-};
+export const moment = format(FULL, YEAR, CLOCK, { second: "2-digit", timeZoneName: "short" });
+
+const FORMS = { short, date: format(DAY, YEAR), moment };
 
 /** Returns text from the API with its timestamps, and those of CloudWatch, in the viewer's time zone. */
 export const inZone = (text) =>
@@ -108,7 +106,7 @@ export const visible = (text) => text.replace(UNSEEN, (each) => `\\u{${each.code
 /** Returns a `<time>` element in the format `how`: `short`, `date` or `moment`. */
 export function time(iso, how = "short") {
   const date = new Date(iso);
-  return h("time", { datetime: iso, title: FORMS.moment(date), "data-how": how, text: FORMS[how](date) });
+  return h("time", { datetime: iso, title: moment(date), "data-how": how, text: FORMS[how](date) });
 }
 
 /** Updates all times on the page, because a time of today gets a date at midnight. */

@@ -178,8 +178,8 @@ const makePending = (each) =>
     "li.row",
     h(
       "div",
-      h("b", each.customerID),
-      h("span.soft", summary(each.items)),
+      h("p", h("b", each.customerID), " ", h("small.id", each.orderID)),
+      h("p.soft", summary(each.items)),
       h("ol.steps", h("li", "Accepted"), h("li", "Queued"), h("li", "Placed")),
       h("p.hint"),
     ),
@@ -239,8 +239,13 @@ function makeOrder(order, isNew) {
     isNew ? "li.row.new" : "li.row",
     h(
       "div",
-      h("a.whole", { href: `#orders/${order.orderID}` }, h("b", order.customerID)),
-      h("span.soft", summary(order.items)),
+      h(
+        "p",
+        h("a.whole", { href: `#orders/${order.orderID}` }, h("b", order.customerID)),
+        " ",
+        h("small.id", order.orderID),
+      ),
+      h("p.soft", summary(order.items)),
     ),
     h("p.when", time(order.placedAt)),
   );
