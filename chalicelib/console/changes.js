@@ -73,7 +73,7 @@ export function difference(each) {
   if (then && now) return changeRow(each, fields(then, now));
   return changeRow(
     each,
-    h("p.soft", then ? "is no longer in stock" : "has been added since"),
+    h("p.hint", then ? "is no longer in stock" : "has been added since"),
     fields(null, now ?? then),
   );
 }

@@ -25,7 +25,6 @@ import { today } from "./today.js";
 import { uploads } from "./uploads.js";
 
 const tabs = { today, orders, reports, uploads, inbox, "dead-letters": deadLetters };
-const TIMES_SECONDS = 15;
 
 // Holds the open tab as `{ tab, id }`, or null before the first tab is shown.
 let opened = null;
@@ -122,5 +121,5 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 addEventListener("hashchange", () => route());
 onConnection(showConnection);
-setInterval(() => document.hidden || refreshTimes(), TIMES_SECONDS * 1000);
+setInterval(() => document.hidden || refreshTimes(), 15_000);
 startSession(showPerson);
