@@ -30,13 +30,12 @@ const KINDS = {
 export const beanName = ({ supplier_name: supplier, type, product_name: product }) =>
   `${product} (${supplier}, ${type})`;
 
-/** Returns a list of changes with a divider between the rows. */
-export const changeList = (...rows) => h("ul.changes", ...rows);
+export const changeList = (...rows) => h("ul.rows", ...rows);
 
 /** Returns a row of a list of changes. A bad row and a sample have no bean. */
 export const changeRow = (change, ...content) =>
   h(
-    "li",
+    "li.row",
     h(
       "div",
       change.product_name !== undefined &&
@@ -74,7 +73,7 @@ export function difference(each) {
   if (then && now) return changeRow(each, fields(then, now));
   return changeRow(
     each,
-    h("p.soft", then ? "is no longer in stock" : "has been added since"),
+    h("p.hint", then ? "is no longer in stock" : "has been added since"),
     fields(null, now ?? then),
   );
 }

@@ -2,7 +2,7 @@
 import { ApiError, get, post } from "./api.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
-import { KINDS, kindOf, messageOf, secondsUntilNews, showHandled, unfoldingMessage } from "./handled.js";
+import { KINDS, kindOf, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
 import { empty, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
@@ -77,13 +77,14 @@ function makeLetter(letter) {
     icon(kindOf(letter).drawing),
     h(
       "div",
-      h("p", h("span.badge", kindOf(letter).one), " ", h("b", inZone(what))),
-      h("p.problem.reason", inZone(why)),
-      h("p.hint", "First failure ", time(since), tries === null ? "" : `, ${counted(tries, "try", "tries")}`),
+      h("b", titleOf(letter)),
+      h("span.problem.reason", inZone(why)),
       unfoldingMessage(letter),
       h("p.problem.redrive-problem", { hidden: true }),
     ),
     h("p.act.buttons", act("Put back", askRedrive, ""), act("Discard", askDiscard, ".quiet.low")),
+    h("p.who", tries === null ? "" : counted(tries, "try", "tries")),
+    h("p.when", time(since)),
   );
 }
 

@@ -39,6 +39,8 @@ export const $ = (id) => document.getElementById(id);
 /** Returns the icon called `name`. Screen readers ignore the icon. */
 export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
+for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
+
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
@@ -46,6 +48,12 @@ export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
   if (!safe) return h("span", ...children);
   return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
+}
+
+/** Sets the text of a tab's heading, and the title of the window. */
+export function entitle(heading, text) {
+  heading.textContent = text;
+  document.title = `${text} · Café back office`;
 }
 
 /** Makes screen readers announce `text` once they are idle. */

@@ -1,16 +1,16 @@
 /** Shows the dead letters that a person put back or discarded, and what became of them. */
 import { $, announce, h, icon, keyed } from "./dom.js";
-import { counted, inZone, now, time, visible } from "./format.js";
+import { counted, fileNames, inZone, now, time, visible } from "./format.js";
 
 export const KINDS = {
-  order: { one: "Order", many: "orders", drawing: "cup" },
-  announcement: { one: "Announcement", many: "announcements", drawing: "cup" },
-  stream: { one: "Announcements", many: "batches of announcements", drawing: "cup" },
-  upload: { one: "Upload", many: "uploads", drawing: "upload" },
-  notification: { one: "Notification", many: "notifications", drawing: "inbox" },
-  alarm: { one: "Alarm", many: "alarms", drawing: "alarm" },
-  report: { one: "Report", many: "reports", drawing: "report" },
-  unknown: { one: "Unknown", many: "unknown messages", drawing: "other" },
+  order: { many: "orders", drawing: "cup" },
+  announcement: { many: "announcements", drawing: "cup" },
+  stream: { many: "batches of announcements", drawing: "cup" },
+  upload: { many: "uploads", drawing: "upload" },
+  notification: { many: "notifications", drawing: "inbox" },
+  alarm: { many: "alarms", drawing: "alarm" },
+  report: { many: "reports", drawing: "report" },
+  unknown: { many: "unknown messages", drawing: "other" },
 };
 
 // Maps each state to the label and the CSS class of its badge.
@@ -29,6 +29,7 @@ const FATES = {
 };
 const FASTEST_SECONDS = 2.5;
 
+export const titleOf = ({ kind, what }) => inZone(kind === "upload" ? fileNames(what) : what);
 export const kindOf = ({ kind }) => KINDS[kind] ?? KINDS.unknown;
 const keyOf = ({ letter, at }) => `${letter} ${at}`;
 const nameOf = (state) => (STATES[state] ?? STATES.UNKNOWN)[0];
@@ -76,22 +77,20 @@ const countStates = (letters) =>
   [...Map.groupBy(letters, ({ state }) => state)].map(([state, { length }]) => `${length} × ${nameOf(state)}`);
 
 function makeHandled(each) {
-  const { what, why, tries, by, at, state } = each;
+  const { why, tries, by, at, state } = each;
   const reason = [`${inZone(why)}`, tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
   return h(
     "li.row",
     icon(kindOf(each).drawing),
     h(
       "div",
-      h("p", h("b", inZone(what)), " ", h("span.status")),
-      h("p.fate.soft"),
+      h("b", titleOf(each)),
+      h("span.status"),
+      h("span.fate.soft"),
       unfoldingMessage(each, h("p.soft", "It had failed: ", ...reason)),
     ),
-    h(
-      "p.when",
-      time(at),
-      h("small", state === "DISCARDED" ? "discarded" : "put back", by ? [" by ", h("bdi", by)] : ""),
-    ),
+    h("p.who", state === "DISCARDED" ? "discarded" : "put back", by ? [" by ", h("bdi", by)] : ""),
+    h("p.when", time(at)),
   );
 }
 

@@ -1,8 +1,8 @@
-/** Shows the Inbox tab with notifications grouped by day. The Today tab also uses this module. */
+/** Shows the Inbox tab with notifications. The Today tab also uses this module. */
 import { get } from "./api.js";
 import { config } from "./config.js";
-import { $, announce, h, icon, keyed, link } from "./dom.js";
-import { day, inZone, time } from "./format.js";
+import { $, announce, h, icon, link } from "./dom.js";
+import { fileNames, inZone, time } from "./format.js";
 import { Listing } from "./listing.js";
 
 const SECONDS = 10;
@@ -24,9 +24,13 @@ const ALARM_STATES = {
   INSUFFICIENT_DATA: ["No data", "CloudWatch has no data about this: "],
 };
 
-/** Returns a notification with sentences in place of the JSON that CloudWatch and EventBridge send. */
+/** Returns a notification with file names in place of S3 keys, and sentences in place of JSON from AWS. */
 function readable(notification) {
-  if (notification.kind !== "alarm") return notification;
+  const { kind, subject, message: text } = notification;
+  // The first line of an upload's message repeats the S3 key.
+  if (kind === "upload")
+    return { ...notification, subject: fileNames(subject), about: text.slice(text.indexOf("\n") + 1) };
+  if (kind !== "alarm") return notification;
   let alarm;
   try {
     alarm = JSON.parse(notification.message);
@@ -110,7 +114,7 @@ export const brief = (notification) =>
   h(
     "li.row",
     icon(kindOf(notification)[1]),
-    h("div", h("p", notification.subject || firstLine(notification))),
+    h("div", notification.subject || firstLine(notification)),
     h("p.when", time(notification.sentAt)),
   );
 
@@ -128,7 +132,7 @@ function unfolding(notification, isNew = false) {
         "summary",
         h("span.unseen", `${kind}: `),
         h("b", notification.subject || firstLine(notification)),
-        h("span.soft.preview", inZone(notification.message).slice(0, 160)),
+        h("span.soft.preview", inZone(notification.about ?? notification.message).slice(0, 160)),
       ),
       message(notification),
       h("p.hint", "Sent ", time(notification.sentAt, "moment")),
@@ -142,24 +146,11 @@ let kind = "";
 const list = new Listing({
   what: "messages",
   state: $("inbox-state"),
+  list: $("inbox-list"),
   older: $("inbox-older"),
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind, limit: 25, ...parameters }, signal),
   make: unfolding,
-  show: (items, make) => {
-    const days = Map.groupBy(items, (each) => new Date(each.sentAt).toDateString());
-    keyed(
-      $("inbox-list"),
-      [...days],
-      ([date]) => date,
-      makeDay,
-      (section, [, mine]) => {
-        // At midnight, the heading changes from "today" to "yesterday".
-        section.querySelector("h2").textContent = day(new Date(mine[0].sentAt));
-        keyed(section.querySelector("ul"), mine, (each) => each.messageId, make);
-      },
-    );
-  },
   empty: () =>
     kind
       ? ["Nothing of this kind", "No message of this kind was sent in the last 30 days."]
@@ -170,8 +161,6 @@ const list = new Listing({
     else if (arrived.length) announce(`${arrived.length} new messages.`);
   },
 });
-
-const makeDay = () => h("section", h("h2.day"), h("ul.rows"));
 
 function showKinds() {
   const choices = [["", ["All", "inbox"]], ...Object.entries(KINDS)].map(([value, [name, drawing]]) =>

@@ -6,7 +6,7 @@
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
 import { button, h, keyed, s } from "./dom.js";
-import { counted, duration } from "./format.js";
+import { counted, duration, now } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
 // These are the sizes of a state and of the gaps between states, in pixels.
@@ -36,8 +36,12 @@ const isFrame = (state) => state.kind === "parallel" || state.kind === "map";
 const nameOf = ({ name }) =>
   name[0] + name.slice(1).replace(/([a-z])([A-Z])/g, (_, last, first) => `${last} ${first.toLowerCase()}`);
 
-const took = ({ startedAt, finishedAt }) =>
-  startedAt && finishedAt ? Date.parse(finishedAt) - Date.parse(startedAt) : 0;
+/** Returns the progress of a state, such as `done, 1.2 s, 3 tries`. */
+function progressOf({ status, startedAt, finishedAt, tries }) {
+  const end = status === "running" ? now() : Date.parse(finishedAt);
+  const took = startedAt && end ? duration(end - Date.parse(startedAt), status === "running" ? 0 : 1) : "";
+  return [WORDS[status], took, tries > 1 && counted(tries, "try", "tries")].filter(Boolean).join(", ");
+}
 
 /** Returns the names of the states that the execution reaches if nothing fails. */
 function mainPath(states) {
@@ -131,20 +135,12 @@ export class MachinePicture {
     const [width, height] = [end("right"), end("bottom")];
 
     this.#edges = shown.flatMap((state) =>
-      [
-        ["next", state.next],
-        ["catch", state.catch],
-      ].flatMap(([kind, names]) =>
-        names
-          .filter((name) => boxes.has(name))
-          .map((name) => {
-            const d = pathBetween(boxes.get(state.name), boxes.get(name), kind, isDown);
-            return {
-              from: state.name,
-              to: name,
-              kind,
-              path: s("path", { d, class: kind, "marker-end": "url(#arrow)" }),
-            };
+      ["next", "catch"].flatMap((kind) =>
+        state[kind]
+          .filter((to) => boxes.has(to))
+          .map((to) => {
+            const d = pathBetween(boxes.get(state.name), boxes.get(to), kind, isDown);
+            return { from: state.name, to, kind, path: s("path", { d, class: kind, "marker-end": "url(#arrow)" }) };
           }),
       ),
     );
@@ -158,7 +154,7 @@ export class MachinePicture {
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     // The picture shrinks with the page, but only while its text remains large enough to read.
     this.svg.style.width = `${width}px`;
-    this.svg.style.minWidth = `${width * 0.78}px`;
+    this.svg.style.minWidth = `${width * (isDown ? 0.95 : 0.78)}px`;
     this.svg.replaceChildren(
       s("defs", arrow),
       ...drawn(isFrame),
@@ -174,16 +170,8 @@ export class MachinePicture {
       node.setAttribute("class", `${isFrame(state) ? "frame" : "state"} ${state.kind} ${state.status}`);
       const mark = node.querySelector(".mark");
       if (mark) mark.setAttribute("d", MARKS[state.status] ? `M0 0${MARKS[state.status]}` : "");
-      const words = node.querySelector(".took");
-      if (words)
-        words.textContent =
-          state.status === "succeeded"
-            ? took(state) >= 50
-              ? duration(took(state))
-              : "done"
-            : state.status === "waiting"
-              ? ""
-              : WORDS[state.status];
+      // The color and the mark of a state already say that it is done.
+      fit(node.querySelector(".took"), state.status === "waiting" ? "" : progressOf(state).replace("done, ", ""));
     }
     for (const { from, to, kind, path } of this.#edges) {
       const [before, after] = [byName.get(from), byName.get(to)];
@@ -193,7 +181,7 @@ export class MachinePicture {
     }
     const label = this.#states
       .filter((state) => isReached(state) && !isFrame(state))
-      .map((state) => `${nameOf(state)}: ${WORDS[state.status]}`);
+      .map((state) => `${nameOf(state)}: ${progressOf(state)}`);
     this.svg.setAttribute(
       "aria-label",
       label.length ? `The steps so far. ${label.join("; ")}.` : "No step has started yet.",
@@ -204,7 +192,8 @@ export class MachinePicture {
 function drawState(state, box) {
   const [x, y, width, height] = [box.left, box.top, box.right - box.left, box.bottom - box.top];
   if (isFrame(state)) {
-    return s("g", s("rect", { x, y, width, height, rx: 14 }), s("text", { x: x + 12, y: y + 16, text: nameOf(state) }));
+    const name = s("text", { x: x + 12, y: y + 16 }, `${nameOf(state)} `, s("tspan.took"));
+    return s("g", s("rect", { x, y, width, height, rx: 14 }), name);
   }
   const middle = y + height / 2;
   const drawn = s(
@@ -214,17 +203,23 @@ function drawState(state, box) {
     s("circle.light", { cx: x + 17, cy: middle, r: 8 }),
     s("g", { transform: `translate(${x + 17} ${middle})` }, s("path.mark")),
     s("circle.around", { cx: x + 17, cy: middle, r: 8, pathLength: 100 }),
-    s("text", { x: x + 32, y: middle - 3, ...fitting(nameOf(state)) }),
-    s("text.took", { x: x + 32, y: middle + 13 }),
+    fit(s("text", { x: x + 32, y: middle - 3 }), nameOf(state)),
+    s("text.took", { x: x + 32, y: middle + 14 }),
   );
   // In a fast execution, many states change at once. A delay highlights the states one after another.
   drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
   return drawn;
 }
 
-/** Compresses the text of a long state name to fit into its box. */
-const fitting = (text) =>
-  text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
+/** Sets a text, and compresses a long text to fit into the box of its state. */
+function fit(element, text) {
+  element.textContent = text;
+  if (text.length > 14) {
+    element.setAttribute("textLength", WIDTH - 40);
+    element.setAttribute("lengthAdjust", "spacingAndGlyphs");
+  } else element.removeAttribute("textLength");
+  return element;
+}
 
 /** Returns the line between two boxes. If the boxes are in different rows, the line has rounded right-angle turns. */
 function pathBetween(from, to, kind, isDown) {
@@ -284,12 +279,7 @@ function rounded(points) {
 }
 
 function showStep(element, state) {
-  const words = [
-    WORDS[state.status],
-    took(state) >= 50 && `took ${duration(took(state))}`,
-    state.tries > 1 && counted(state.tries, "try", "tries"),
-  ];
-  const text = words.filter(Boolean).join(", ");
+  const text = progressOf(state);
   if (element.dataset.content === text + state.error) return;
   element.dataset.content = text + state.error;
   element.className = state.status;

@@ -14,8 +14,8 @@
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
 import { deadLetters } from "./dead-letters.js";
-import { $, announce, button, h, icon } from "./dom.js";
-import { refreshAges } from "./format.js";
+import { $, announce, button, entitle, h, icon } from "./dom.js";
+import { refreshTimes } from "./format.js";
 import { inbox } from "./inbox.js";
 import { forbidden } from "./listing.js";
 import { orders } from "./orders.js";
@@ -25,7 +25,6 @@ import { today } from "./today.js";
 import { uploads } from "./uploads.js";
 
 const tabs = { today, orders, reports, uploads, inbox, "dead-letters": deadLetters };
-const AGES_SECONDS = 15;
 
 // Holds the open tab as `{ tab, id }`, or null before the first tab is shown.
 let opened = null;
@@ -58,7 +57,7 @@ function route({ byHand = true } = {}) {
   if (allowed(tab)) tabs[tab].open(id);
   else tabs[tab].close();
   const title = [...view.querySelectorAll("h1")].find((each) => each.checkVisibility());
-  document.title = `${title.textContent} · Café back office`;
+  entitle(title, title.textContent);
   if (title !== shownTitle && byHand) {
     scrollTo(0, 0);
     // If a dialog is open, the focus stays in the dialog.
@@ -122,5 +121,5 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 addEventListener("hashchange", () => route());
 onConnection(showConnection);
-setInterval(() => document.hidden || refreshAges(), AGES_SECONDS * 1000);
+setInterval(() => document.hidden || refreshTimes(), 15_000);
 startSession(showPerson);

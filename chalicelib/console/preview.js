@@ -1,7 +1,7 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
 import { ApiError, get, post } from "./api.js";
 import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
-import { $, announce, button, fillOnce, h, icon, openDialog, part } from "./dom.js";
+import { $, announce, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
 import { counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
 import { Poll } from "./poll.js";
@@ -96,7 +96,7 @@ const watch = new Poll(async (signal) => {
 
 function show() {
   notice(upload);
-  $("upload-title").textContent = upload.filename;
+  entitle($("upload-title"), upload.filename);
   const { rowsRead, ...rest } = upload;
   const content = JSON.stringify(rest);
   fillOnce("upload-about", content, aboutFile);
@@ -120,7 +120,7 @@ function aboutFile() {
   return [
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
-    ...(uploadedAt ? [" ", time(uploadedAt)] : []),
+    ...(uploadedAt ? [", ", time(uploadedAt)] : []),
     bytes ? `, ${size(bytes)}` : "",
     encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
   ];
@@ -154,7 +154,7 @@ const OUTCOMES = {
       callout(
         "good",
         "undo",
-        h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), " ", time(undoneAt)),
+        h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), ", ", time(undoneAt)),
         kept > 0 && h("p", "Changed since the import, so kept as they are:"),
         kept > 0 &&
           h(

@@ -1,7 +1,7 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, button, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
-import { countdown, duration, now, number, time } from "./format.js";
+import { $, announce, button, entitle, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
+import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
 import { Poll } from "./poll.js";
@@ -76,10 +76,12 @@ function makeReport({ reportId, kind, startedAt, href }, isNew) {
     icon(kind === "storage" ? "storage" : "report"),
     h(
       "div",
-      h("p", h("a.whole", { href: `#${href.slice(1)}` }, h("b", NAMES[kind])), " ", h("span.status")),
-      h("p.soft.id", reportId),
+      h("a.whole", { href: `#${href.slice(1)}` }, h("b", NAMES[kind])),
+      h("span.status"),
+      h("span.id", reportId),
     ),
-    h("p.when", time(startedAt), h("small.took")),
+    h("p.who"),
+    h("p.when", time(startedAt)),
   );
 }
 
@@ -87,7 +89,7 @@ function updateReport(element, report) {
   const status = element.querySelector(".status");
   if (status.dataset.status !== report.status) status.replaceChildren(badge(report.status));
   status.dataset.status = report.status;
-  element.querySelector(".took").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
+  element.querySelector(".who").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
 
 $("reports-kind").addEventListener("change", () => list.reset());
@@ -116,7 +118,7 @@ const watch = new Poll(async (signal) => {
 });
 
 function showReport(history) {
-  $("report-title").textContent = NAMES[report.kind];
+  entitle($("report-title"), `${NAMES[report.kind]}, ${short(new Date(report.startedAt))}`);
   showAbout();
   if (!picture) {
     picture = new MachinePicture();

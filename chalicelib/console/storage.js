@@ -74,7 +74,7 @@ function modes() {
 export function asOf(summary) {
   if (!summary) return ["not measured yet"];
   if (!summary.asOf) return ["no figures yet"];
-  return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "day" : "short")];
+  return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "date" : "short")];
 }
 
 /** Renders the total size and the bars from the summary of a storage report. */

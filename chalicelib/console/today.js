@@ -10,6 +10,7 @@ import { person } from "./sign-in.js";
 const SECONDS = 15;
 const NEWS = 5;
 const HOUR = 3_600_000;
+const FEWEST_HOURS = 6;
 // Vertical positions in the chart are in pixels, and horizontal positions are percentages.
 const TOP = 24;
 const BASE = 144;
@@ -100,12 +101,18 @@ function showTotals({ orders, reports, uploads, failures }) {
   );
 }
 
-/** Returns each hour of today with its number of orders, or with null if the number is unknown. */
+/**
+ * Returns the hours from the first to the last one with orders, including the present hour. Each hour has its number of
+ * orders, or null if the number is unknown.
+ */
 function hoursOfToday(counts) {
+  const [first, end] = [midnight().getTime(), midnight(-1).getTime()];
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
-  const end = midnight(-1).getTime();
+  const present = first + Math.floor((now() - first) / HOUR) * HOUR;
+  const shown = [present, ...known.keys()].filter((start) => start === present || known.get(start) !== 0);
+  const to = Math.min(end, Math.max(...shown.map((start) => start + HOUR), Math.min(...shown) + FEWEST_HOURS * HOUR));
   const hours = [];
-  for (let start = midnight().getTime(); start < end; start += HOUR) {
+  for (let start = Math.min(...shown, to - FEWEST_HOURS * HOUR); start < to; start += HOUR) {
     hours.push([new Date(start), start > now() ? null : known.has(start) ? known.get(start) : 0]);
   }
   return hours;
@@ -120,6 +127,8 @@ function showChart(orders) {
     ? `Busiest from ${hour(busiest)} to ${hour(+busiest + HOUR)}, with ${counted(most, "order")}.`
     : "No orders since midnight.";
   const share = 100 / hours.length;
+  // A phone has room for the labels of some hours only.
+  const every = Math.ceil(hours.length / 7);
   const bars = hours.flatMap(([start, count], index) => {
     const height = count ? Math.max(4, ((BASE - TOP) * count) / most) : 2;
     const middle = `${(index + 0.5) * share}%`;
@@ -139,9 +148,7 @@ function showChart(orders) {
         count === null ? null : s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
       ),
       count ? s("text", { x: middle, y: BASE - height - 6, class: "number", text: number(count) }) : null,
-      index % 3 === 0
-        ? s("text", { x: middle, y: BASE + 20, class: index % 6 ? "between" : null, text: hour(start) })
-        : null,
+      s("text", { x: middle, y: BASE + 20, class: index % every ? "between" : null, text: hour(start) }),
     ];
   });
   const values = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);

@@ -134,8 +134,9 @@ const makeSending = ({ file }) =>
     icon("upload"),
     h(
       "div",
-      h("p", h("b", file.name), " ", h("span.soft", size(file.size))),
-      h("p.step-text"),
+      h("b", file.name),
+      h("span.soft", size(file.size)),
+      h("span.step-text"),
       h("progress", { max: 1, "aria-label": `Uploading ${file.name}` }),
       h("div.outcome"),
     ),
@@ -217,9 +218,10 @@ function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }, isNew) {
   return h(
     isNew ? "li.row.new" : "li.row",
     icon("upload"),
-    h("div", h("p", link, " ", h("span.status")), h("p.soft.reason")),
+    h("div", link, h("span.status"), h("span.soft.reason")),
     h("p.act", h("button", { type: "button", "aria-label": `Undo ${filename}`, onclick: undo }, icon("undo"), "Undo")),
-    h("p.when", time(uploadedAt), h("small", uploadedBy ? h("bdi", `by ${uploadedBy}`) : "put straight into S3")),
+    h("p.who", uploadedBy ? h("bdi", `by ${uploadedBy}`) : "put straight into S3"),
+    h("p.when", time(uploadedAt)),
   );
 }
 

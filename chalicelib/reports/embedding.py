@@ -14,7 +14,7 @@ def embedded(name: str) -> dict[str, str]:
     """Returns the styles and the script of the page ``name`` for its template, and their hashes for its policy."""
     styles = (CONSOLE / "theme.css", TEMPLATES / "report.css", TEMPLATES / f"{name}.css")
     style = "".join(path.read_text(encoding="utf-8") for path in styles)
-    script = (TEMPLATES / f"{name}.js").read_text(encoding="utf-8")
+    script = "".join((TEMPLATES / f"{each}.js").read_text(encoding="utf-8") for each in ("report", name))
     return {"style": style, "script": script, "style_hash": _csp_hash(style), "script_hash": _csp_hash(script)}
 
 

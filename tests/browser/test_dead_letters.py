@@ -82,15 +82,15 @@ def test_a_dead_order_shows_its_customer_and_is_put_back_after_a_confirmation(
 def test_all_dead_letters_of_a_kind_are_put_back_together(
     letters: Letters, visit: Visit, manager: Person, system: System
 ) -> None:
-    ids, key = [letters.new_id(), letters.new_id()], f"inventory/{letters.new_id('u')}.csv"
-    letters.put("FAILURES_QUEUE_URL", failed_upload(system, key))
+    ids, file = [letters.new_id(), letters.new_id()], f"{letters.new_id('u')}.csv"
+    letters.put("FAILURES_QUEUE_URL", failed_upload(system, f"inventory/{file}"))
     for each in ids:
         letters.put("ORDERS_DEAD_LETTER_URL", order_message(each))
     console = visit(manager, "#dead-letters")
-    for each in (*ids, key):
+    for each in (*ids, f"upload {file}"):
         expect(letter(console, each)).to_be_visible()
     console.page.get_by_role("radio", name="orders").check(force=True)
-    expect(letter(console, key)).to_have_count(0)
+    expect(letter(console, file)).to_have_count(0)
     console.page.get_by_role("button", name="Put all orders back").click()
     dialog = console.page.get_by_role("dialog")
     expect(dialog).to_contain_text("A message that fails again returns to this list.")
@@ -98,7 +98,7 @@ def test_all_dead_letters_of_a_kind_are_put_back_together(
     for each in ids:
         expect(letter(console, each)).to_have_count(0)
         stored(system, each)
-    expect(letter(console, key)).to_be_visible()
+    expect(letter(console, file)).to_be_visible()
 
 
 def test_a_letter_that_was_put_back_is_followed_until_it_has_failed_again(visit: Visit, manager: Person) -> None:

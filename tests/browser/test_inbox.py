@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from playwright.sync_api import expect
 
@@ -45,6 +46,21 @@ def test_the_newest_message_is_first_new_ones_appear_automatically_and_a_kind_ca
     expect(entries.filter(has_text=second)).to_be_visible()
     view.get_by_text("All", exact=True).check()
     expect(entries.filter(has_text=first)).to_be_visible()
+
+
+def test_the_title_of_an_upload_names_its_file_and_not_its_s3_key(
+    visit: Visit, manager: Person, system: System
+) -> None:
+    file = f"{new_id('monday')}.csv"
+    key = f"previews/2026-11-29-0123456789ab/{file}"
+    publish(system, f"Upload: 2 rows imported, 0 bad ({key})", f"{key} was received.\n2 rows imported.", kind="upload")
+    console = visit(manager)
+    title = f"Upload: 2 rows imported, 0 bad ({file})"
+    expect(console.view("Today").get_by_text(title, exact=True)).to_be_visible()
+    message = console.go("Inbox").get_by_role("listitem").filter(has_text=file)
+    expect(message.locator("summary")).to_have_text(re.compile(rf"{re.escape(title)}2 rows imported\.$"))
+    message.locator("summary").click()
+    expect(message.get_by_text(key)).to_be_visible()
 
 
 def test_an_alarm_is_a_sentence_and_not_json(visit: Visit, manager: Person, system: System) -> None:

@@ -5,6 +5,7 @@ The accessibility checker axe-core must report no violation. The screenshots go 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import DESKTOP, PHONE, TABS, Console, Person
@@ -179,3 +180,74 @@ def test_times_are_in_the_viewers_time_zone(visit: Visit, manager: Person, syste
     dialog = console.page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"{local:%A}")
     expect(dialog).to_contain_text(f" {local.hour}:{local:%M:%S}")
+
+
+TIMES = """async () => {
+  const { inZone, short, midnight, fileNames } = await import("./console/format.js");
+  const at = (days, year = 0) => {
+    const date = midnight(days);
+    date.setHours(14, 5);
+    date.setFullYear(date.getFullYear() - year);
+    return date;
+  };
+  const today = at(0);
+  return [
+    short(today),
+    short(at(1)),
+    short(at(400)),
+    inZone(`sent ${today.toISOString()}, [1.0 (29/11/25 10:00:00)]`),
+    inZone("a report of 2026-13-45T99:99:99Z"),
+    fileNames("Upload: not imported (inventory/2026/a.csv)"),
+  ];
+}"""
+
+
+def test_a_time_is_written_one_way_in_lists_and_in_texts_from_the_api(visit: Visit) -> None:
+    today, yesterday, long_ago, sent, no_time, title = visit(timezone_id="Asia/Kolkata").page.evaluate(TIMES)
+    assert today == "14:05"
+    assert re.fullmatch(r"\d+ \w{3,4}( \d{4})?, 14:05", yesterday)
+    assert re.fullmatch(r"\d+ \w{3,4} \d{4}, 14:05", long_ago)
+    assert sent == "sent 14:05, [1.0 (29 Nov 2025, 15:30)]"
+    assert no_time == "a report of 2026-13-45T99:99:99Z"
+    assert title == "Upload: not imported (a.csv)"
+
+
+def printed(page: Page) -> int:
+    """Prints the page. Nothing may be cut off, or be darker than its paper. Returns the number of sheets."""
+    page.emulate_media(media="print", color_scheme="dark")
+    # This is the width of an A4 page without its margins.
+    page.set_viewport_size({"width": 688, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    return len(re.findall(rb"/Type /Page\b", page.pdf(format="A4")))
+
+
+def test_the_console_is_printed_without_its_controls(visit: Visit, manager: Person, system: System) -> None:
+    subject = new_id("printed")
+    publish(system, subject)
+    console, _ = with_fake(visit, manager, *UPLOADS, tab="#uploads")
+    view = console.view("Uploads")
+    expect(view.get_by_role("listitem").first).to_be_visible()
+    assert printed(console.page) == 1
+    expect(view.get_by_text("monday-delivery.csv").first).to_be_visible()
+    for control in (console.page.locator(".tabs"), view.get_by_text("Undo", exact=True).first):
+        expect(control).to_be_hidden()
+    console.open("#inbox")
+    expect(console.page.get_by_text(subject)).to_be_visible()
+
+
+def test_a_report_is_printed_with_a_heading_on_each_sheet(visit: Visit, manager: Person, system: System) -> None:
+    report = system.report({"kind": "storage"})
+    console = visit(manager, f"#reports/{report['reportId']}")
+    with console.page.expect_popup() as opened:
+        console.page.get_by_role("link", name="Open the report").click()
+    page = opened.value
+    expect(page.get_by_role("heading", name="Storage")).to_be_visible()
+    page.evaluate(
+        "const row = document.querySelector('tbody tr'); for (let i = 0; i < 70; i++) row.after(row.cloneNode(true))"
+    )
+    # Without the bars, about 40 rows fit on a sheet, and a heading that is sticky would not be repeated.
+    assert printed(page) in (2, 3)
+    assert page.evaluate("getComputedStyle(document.querySelector('thead')).display") == "table-header-group"
+    assert page.evaluate("getComputedStyle(document.querySelector('th')).position") == "static"
+    page.close()

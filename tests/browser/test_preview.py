@@ -87,7 +87,7 @@ def test_a_preview_is_applied_with_the_keyboard(visit: Visit, manager: Person) -
     press(console, "Apply")
     expect(console.page.get_by_text("The file is being imported … 3,000 rows so far")).to_be_visible()
     expect(console.view("Uploads")).to_contain_text("Imported: 3 new, 1 changed, 4 unchanged, 2 bad rows.")
-    expect(console.view("Uploads")).to_contain_text("You can undo this import until 27 February 2099.")
+    expect(console.view("Uploads")).to_contain_text("You can undo this import until 27 Feb 2099.")
     expect(console.page.get_by_role("button", name="Apply")).to_have_count(0)
     expect(section(console, "New 3")).to_contain_text("Finca Deborah")
     assert fake.actions == [("apply", {})]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
-from tests.browser.steps import request_report, with_clock
+from tests.browser.steps import intercept, request_report, with_clock
 from tests.system.inventory import table_renamed, tables_locked
 from tests.system.system import System, new_id
 
@@ -35,6 +35,8 @@ def test_a_report_is_requested_watched_and_opened(visit: Visit, manager: Person,
     with console.page.expect_popup() as opened:
         view.get_by_role("link", name="Open the report").click()
     expect(opened.value.get_by_role("heading", level=1)).to_contain_text("nventory")
+    # The page itself is in UTC, and its script converts the time to the zone of the viewer in Zürich.
+    expect(opened.value.locator("header time")).to_have_text(re.compile(r" at \d\d:\d\d CES?T$"))
     opened.value.close()
 
 
@@ -82,6 +84,26 @@ def test_the_page_in_a_mail_asks_for_the_password_and_then_gives_a_new_link(
     expect(view.get_by_role("link", name="Open the report")).to_be_visible()
 
 
+def test_the_picture_shows_how_long_each_state_took_and_its_retries(
+    visit: Visit, manager: Person, system: System
+) -> None:
+    report_id = system.report({})["reportId"]
+    console = visit(manager)
+
+    def retried(route: Route) -> None:
+        history = route.fetch().json()
+        [state] = [each for each in history["states"] if each["name"] == "ReadInventory"]
+        state |= {"tries": 3, "startedAt": "2026-11-29T10:00:00.000000Z", "finishedAt": "2026-11-29T10:01:12.000000Z"}
+        route.fulfill(json=history)
+
+    intercept(console, "GET", f"reports/{report_id}/history", retried)
+    console.open(f"#reports/{report_id}")
+    expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: done, 1 min 12 s, 3 tries"))
+    expect(steps(console)).to_have_accessible_name(re.compile(r"Notify report: done, [\d.]+ m?s"))
+    expect(steps(console).get_by_text("1 min 12 s, 3 tries")).to_be_visible()
+    expect(console.page).to_have_title(re.compile(r"^Inventory report, \d+:\d\d · "))
+
+
 def test_a_failed_report_shows_why_and_where(visit: Visit, manager: Person, system: System) -> None:
     console = visit(manager, "#reports")
     view = console.view("Reports")
@@ -113,7 +135,7 @@ def test_storage_is_shown_as_bars_sorted_by_size_in_both_modes(visit: Visit, man
     storage = view.get_by_role("region", name="Storage")
     expect(storage.get_by_role("listitem").first).to_contain_text(buckets[0]["name"])
     storage.get_by_text("Counted object by object").check()
-    expect(storage.get_by_role("radio", name=re.compile("Counted object by object as of .* today"))).to_be_checked()
+    expect(storage.get_by_role("radio", name=re.compile(r"Counted object by object as of \d+:\d\d"))).to_be_checked()
     bars = storage.locator("svg.bar rect:not(.track)").evaluate_all(
         "bars => bars.map(bar => bar.getAttribute('width'))"
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta, timezone
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
-from tests.browser.steps import new_customer, place, with_clock
+from tests.browser.steps import intercept, new_customer, place, with_clock
 from tests.system.system import System, wait_for
 
 
@@ -34,6 +35,31 @@ def test_new_orders_appear_in_the_figure_and_the_chart(visit: Visit, manager: Pe
 
     # Other tests may place orders between reading the chart and reading the figure, so both are read again.
     wait_for(lambda: drawn() == figure(view, "Orders"), "as many orders in the chart as in the figure")
+
+
+def test_the_chart_covers_the_hours_with_orders_and_the_present_hour(visit: Visit, manager: Person) -> None:
+    # In the zone of this viewer, it is about three o'clock in the afternoon.
+    ahead = min(14, 15 - datetime.now(UTC).hour)
+    zone = timezone(timedelta(hours=ahead))
+    now = datetime.now(zone)
+    console = visit(timezone_id=f"Etc/GMT{-ahead:+}")
+
+    def with_hours(route: Route) -> None:
+        counts = [2 if hour in (8, 10) else 0 for hour in range(now.hour + 1)]
+        hours = [
+            [now.replace(hour=hour, minute=0, second=0, microsecond=0), count] for hour, count in enumerate(counts)
+        ]
+        orders = {"stored": 4, "hours": [[f"{start.astimezone(UTC):%FT%TZ}", count] for start, count in hours]}
+        today = route.fetch().json()
+        route.fulfill(json={**today, "orders": {**today["orders"], **orders}})
+
+    intercept(console, "GET", "today", with_hours)
+    console.sign_in(manager)
+    chart = console.view("Today").get_by_role("img", name="Orders by hour. 8:00: 2; 10:00: 2")
+    expect(chart).to_be_visible()
+    labels = chart.locator("text:not(.number)").all_text_contents()
+    assert labels == [f"{hour}:00" for hour in range(8, 8 + len(labels))]
+    assert labels[-1] in (f"{now.hour}:00", f"{now.hour + 1}:00")
 
 
 def test_the_figures_link_to_their_tabs_and_the_news_to_the_inbox(visit: Visit, manager: Person) -> None:

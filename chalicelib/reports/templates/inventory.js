@@ -1,4 +1,3 @@
-"use strict";
 // Beans are grouped by supplier only while the table is sorted by supplier.
 const table = document.getElementById("beans");
 if (table) {

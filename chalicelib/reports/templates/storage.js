@@ -1,4 +1,3 @@
-"use strict";
 const body = document.querySelector("tbody");
 const { compare } = new Intl.Collator("en", { numeric: true });
 const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent;
