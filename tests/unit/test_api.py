@@ -217,7 +217,8 @@ def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
     place(api, aws, placed)
     shown = api.get("/orders/o-1").json_body
     assert TIMESTAMP.fullmatch(shown.pop("placedAt"))
-    assert shown == {**placed, "status": "PLACED", "requestedBy": "mia"}
+    changes = {"version": 0, "changedAt": None, "changedBy": None, "changes": []}
+    assert shown == {**placed, "status": "PLACED", "requestedBy": "mia", **changes}
 
 
 def test_an_order_keeps_the_name_of_the_person_who_sent_it_first(api: Api, aws: Aws) -> None:
@@ -244,7 +245,7 @@ def test_orders_are_listed_newest_first_by_pages_and_by_customer(api: Api, aws: 
     assert list(pages(api, "/orders?limit=2", "orderID")) == [["o-4", "o-3"], ["o-2", "o-1"], ["o-0"]]
     assert list(pages(api, "/orders?customerID=c-0&limit=2", "orderID")) == [["o-4", "o-2"], ["o-0"]]
     assert api.get("/orders?customerID=none").json_body == {"orders": [], "next": None}
-    assert api.get("/orders").json_body["orders"][0] == api.get("/orders/o-4").json_body
+    assert {**api.get("/orders").json_body["orders"][0], "changes": []} == api.get("/orders/o-4").json_body
 
 
 def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aws: Aws) -> None:
@@ -260,6 +261,9 @@ def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aw
 
 
 LISTS = ["/reports", "/orders", "/notifications"]
+RANGES = ["/orders?", "/orders?customerID=c&", "/orders.csv?"]
+STATUSES = "PLACED, READY, SERVED, CANCELLED"
+SUCH = "such as 2026-11-21T00:00:00+01:00"
 
 
 @pytest.mark.parametrize(
@@ -269,6 +273,16 @@ LISTS = ["/reports", "/orders", "/notifications"]
         ("/notifications?kind=Upload", "kind: must be one of report, order, upload, storage, alarm, other"),
         ("/orders?customerID=", "customerID: must have 1 to 64 characters"),
         (f"/orders?customerID={'c' * 65}", "customerID: must have 1 to 64 characters"),
+        *(
+            (f"/orders?status={text}", f"status: must be one or more of {STATUSES}, with commas between")
+            for text in ("", "placed", "PLACED,", "PLACED READY", "QUEUED")
+        ),
+        *((f"{path}since=2026-11-21", f"since: must be a time with a UTC offset, {SUCH}") for path in RANGES),
+        (
+            "/orders?since=x&until=y&status=z",
+            f"status: must be one or more of {STATUSES}, with commas between; "
+            f"since: must be a time with a UTC offset, {SUCH}; until: must be a time with a UTC offset, {SUCH}",
+        ),
     ],
 )
 def test_an_impossible_filter_is_refused(api: Api, query: str, problem: str) -> None:
