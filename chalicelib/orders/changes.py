@@ -28,7 +28,7 @@ CORRECTED = "CORRECTED"
 CHANGE_FIELDS = ("from", "status", "items", "note", "version")
 # An item in DynamoDB has at most 400 kB, and keeps what each correction replaced. One correction adds up to 90 kB.
 CORRECTIONS = 20
-CHANGES_BYTES = 200_000
+CHANGES_BYTES = 100_000
 # A change is tried again if another change, which does not conflict with it, came between reading and writing.
 TRIES = 3
 VERSIONS = 1_000_000
