@@ -302,14 +302,15 @@ def test_a_malformed_token_or_another_lists_token_is_refused(api: Api, aws: Aws)
                 assert message.startswith("next: is not a `next` value from this list")
 
 
-@pytest.mark.parametrize("path", ["/orders", "/create_report"])
+@pytest.mark.parametrize("path", ["/orders", "/create_report", "/orders/o-1"])
 def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str) -> None:
-    assert refused(api.post(path, b"{"), 400, "InvalidRequest").startswith("body: is not JSON")
-    named = api.post(path, b"{", content_type="application/json; charset=utf-8")
+    send = api.patch if path == "/orders/o-1" else api.post
+    assert refused(send(path, b"{"), 400, "InvalidRequest").startswith("body: is not JSON")
+    named = send(path, b"{", content_type="application/json; charset=utf-8")
     assert refused(named, 400, "InvalidRequest").startswith("body: is not JSON")
-    assert refused(api.post(path, b" " * 1_000_001), 413, "BodyTooLarge").startswith("the body has 1,000,001 bytes")
+    assert refused(send(path, b" " * 1_000_001), 413, "BodyTooLarge").startswith("the body has 1,000,001 bytes")
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        assert kind in refused(api.post(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
+        assert kind in refused(send(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
 
 
 def test_no_cache_stores_an_answer_to_a_request_with_a_token(
@@ -353,6 +354,7 @@ def test_the_openapi_description_is_served_as_json(api: Api) -> None:
         (None, "/reports/inventory-1", "stepfunctions", "describe_execution"),
         (None, "/reports/inventory-1/history", "stepfunctions", "describe_execution"),
         (None, "/orders", "dynamodb", "query"),
+        (None, "/orders.csv", "dynamodb", "query"),
         (None, "/orders/o-1", "dynamodb", "get_item"),
         (None, "/notifications", "dynamodb", "query"),
         (None, "/today", "stepfunctions", "list_executions"),

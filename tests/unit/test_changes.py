@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from chalice.test import HTTPResponse
 
 from chalicelib import timeline
@@ -146,6 +147,18 @@ def test_a_change_that_others_overtake_is_tried_again(placed: Api, aws: Aws, tim
     else:
         assert "try again in a moment" in refused(response, 503, "Unavailable")
         assert shown["version"] == times
+
+
+def test_a_request_that_ends_without_a_response_from_dynamodb_can_be_repeated(placed: Api, aws: Aws) -> None:
+    lost = [ReadTimeoutError(endpoint_url="dynamodb")]
+
+    def lose(**_: Any) -> None:
+        if lost:
+            raise lost.pop()
+
+    aws.hook(aws.dynamodb, "after-call.dynamodb.UpdateItem", lose)
+    refused(placed.patch("/orders/o-1", PLACED, idempotency_key="tap"), 503, "Unavailable")
+    assert change(placed, PLACED, idempotency_key="tap")["version"] == 1
 
 
 def test_an_order_has_room_for_a_limited_number_of_corrections_and_then_for_its_statuses(placed: Api, aws: Aws) -> None:
