@@ -235,8 +235,10 @@ def test_an_order_keeps_the_name_of_the_person_who_sent_it_first(api: Api, aws: 
 
 @pytest.mark.parametrize("order_id", ["none", "a%2Fb", "a" * 65, "%00", "é", "o'; drop"])
 def test_an_order_that_does_not_exist_is_a_404(api: Api, aws: Aws, order_id: str) -> None:
-    message = refused(api.get(f"/orders/{order_id}"), 404, "NotFound")
-    assert message.startswith("there is no order ")
+    change = {"from": "PLACED", "status": "READY"}
+    for answer in (api.get(f"/orders/{order_id}"), api.patch(f"/orders/{order_id}", change)):
+        assert refused(answer, 404, "NotFound").startswith("there is no order ")
+    assert aws.stored() == {}
 
 
 def test_orders_are_listed_newest_first_by_pages_and_by_customer(api: Api, aws: Aws) -> None:
