@@ -213,6 +213,15 @@ def list_orders() -> dict[str, Any]:
     return listing.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
 
+@app.route("/orders.csv", authorizer=authorize)
+def export_orders() -> Response:
+    """Returns stored orders as CSV, newest first."""
+    from chalicelib.orders import export
+
+    given, since = rest.parameters(request(), *export.PARAMETERS), date.fromisoformat(settings.orders_since)
+    return export.page(given, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table, now=now())
+
+
 @app.route("/orders/{order_id}", authorizer=authorize)
 def get_order(order_id: str) -> dict[str, Any]:
     """Returns one stored order."""

@@ -67,15 +67,18 @@ class CafeError(ChaliceUnhandledError, ChaliceViewError):
 
 
 class FieldError(CafeError):
-    """An error about the fields of a request. ``problems`` contains at most the first 20 problems."""
+    """An error about the fields of a request. ``problems`` contains at most the first 20 problems.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = list(problems[:PROBLEMS_SHOWN])
+    ``facts`` are added to the response.
+    """
+
+    def __init__(self, problems: Sequence[Problem], **facts: Any) -> None:
+        self.problems, self.facts = list(problems[:PROBLEMS_SHOWN]), facts
         more = len(problems) - len(self.problems)
         super().__init__("; ".join([*map(str, self.problems), *([f"and {more:,} more"] if more else [])]))
 
     def answer(self) -> dict[str, Any]:
-        return {**super().answer(), "Problems": [each._asdict() for each in self.problems]}
+        return {**super().answer(), "Problems": [each._asdict() for each in self.problems], **self.facts}
 
 
 class InvalidRequest(FieldError, BadRequestError):

@@ -37,6 +37,7 @@ ROUTES = {
     ("GET", "/reports/{report_id}/history"): MANAGERS,
     ("POST", "/orders"): STAFF,
     ("GET", "/orders"): STAFF,
+    ("GET", "/orders.csv"): STAFF,
     ("GET", "/orders/{order_id}"): STAFF,
     ("PATCH", "/orders/{order_id}"): STAFF,
     ("POST", "/uploads"): MANAGERS,

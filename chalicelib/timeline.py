@@ -26,6 +26,8 @@ SHARDS = 8
 PAGE_BYTES = 1_000_000
 # A filtered page stops after examining this many items, to limit the cost of searching for rare items.
 EXAMINED = 1_000
+# Maximum number of items that a query reads at once. All shards together then read about as many as a page examines.
+AHEAD = EXAMINED // SHARDS
 # Maximum number of DynamoDB calls in the method ``recent``. Each call reads up to 1 MB.
 RECENT_CALLS = 4
 # This string sorts after every sort key.
@@ -85,9 +87,7 @@ class Timeline:
         follows. Raises ``InvalidRequest`` if the token is from another list.
         """
         before = min(read_token(name, token), until)
-        # A filtered page examines more items than it contains, so each query reads more items at once.
-        ahead = limit if is_included is None else EXAMINED // SHARDS
-        return self._cut(name, self._by_period(since, before, ahead, now), limit, is_included)
+        return self._cut(name, self._by_period(since, before, _ahead(limit, is_included), now), limit, is_included)
 
     def page_of(
         self,
@@ -109,7 +109,8 @@ class Timeline:
         before = min(read_token(name, token), until)
         if before < since:
             return [], None
-        lists = [self._query(index, key, value, before, since, limit) for value in values]
+        ahead = _ahead(limit, is_included)
+        lists = [self._query(index, key, value, before, since, ahead) for value in values]
         return self._cut(name, _merged(lists), limit, is_included)
 
     def _by_period(self, first: str, before: str, limit: int, now: datetime) -> Iterator[Item]:
@@ -194,6 +195,11 @@ class Timeline:
                 return page, write_token(name, last)
             last = item["sortKey"]["S"]
         return page, None
+
+
+def _ahead(limit: int, is_included: Callable[[Item], bool] | None) -> int:
+    """Returns how many items a query reads at once. A filtered page examines more items than it contains."""
+    return min(limit, AHEAD) if is_included is None else AHEAD
 
 
 def _merged(lists: Iterable[Iterator[Item]]) -> Iterator[Item]:

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 CORRECTED = "CORRECTED"
 CHANGE_FIELDS = ("from", "status", "items", "note", "version")
-# An item in DynamoDB has at most 400 kB, and keeps what each correction replaced.
+# An order keeps what each correction replaced, up to 90 kB. With these limits, an item stays below 256 kB, so it fits
+# into DynamoDB (400 kB) and into a message.
 CORRECTIONS = 20
-CHANGES_BYTES = 200_000
-# Corrections without a version are tried again if another change came between reading and writing.
+CHANGES_BYTES = 50_000
+# A change is tried again if another change, which does not conflict with it, came between reading and writing.
 TRIES = 3
 VERSIONS = 1_000_000
 
@@ -66,7 +67,10 @@ def parse(body: Any) -> Change:
     if present is None:
         fields.refuse("from", "is missing: send the present status of the order")
     elif not known:
-        fields.refuse("from", f"must be one of {', '.join(STATUSES)}")
+        fields.refuse("from", f"must be one of {', '.join(status for status in STATUSES if STATUSES[status])}")
+    elif not STATUSES[present]:
+        known = False
+        fields.refuse("from", f"is {present}, and such an order can no longer be changed")
     if is_correction:
         if "status" in fields:
             fields.refuse("status", "cannot be combined with items or note")
@@ -78,8 +82,8 @@ def parse(body: Any) -> Change:
         if status is None:
             fields.refuse("status", "is missing, and so are items and note: send what to change")
         elif known and (not isinstance(status, str) or status not in STATUSES[present]):
-            following = " or ".join(STATUSES[present]) or "nothing else"
-            fields.refuse("status", f"must be {following}, because that is what {present} can become")
+            following = " or ".join(STATUSES[present])
+            fields.refuse("status", f"must be {following}, because a {present} order can become nothing else")
         change = Change(str(present), version, str(status))
     fields.check()
     return change
@@ -113,8 +117,9 @@ def make(order_id: str, change: Change, entry: dict[str, Any], *, dynamodb: Any,
 
     If the item has a change with the same ``key``, this is a repetition, which changes nothing.
     """
-    for _ in range(TRIES):
+    for tries in range(TRIES + 1):
         item = read(order_id, dynamodb, table)
+        # If the response to a write was lost, boto3 wrote again, and that failed. The item then has the change.
         if _has(item, entry):
             return item
         _check(item, change)
@@ -122,11 +127,10 @@ def make(order_id: str, change: Change, entry: dict[str, Any], *, dynamodb: Any,
         if not sets:
             return item
         before = {} if change.status else {"items": item["items"], "note": item["note"]}
-        updated = _write(item, sets, {**entry, **before}, dynamodb, table)
+        updated = _write(item, sets, {**entry, **before}, dynamodb, table) if tries < TRIES else None
         if updated is not None:
             log.info("order changed", extra={"orderID": order_id, "change": change.name, "version": version(updated)})
             return updated
-    # Only a correction or a status change that others overtook several times ends here.
     raise Unavailable("the order is being changed by others: try again in a moment")
 
 
@@ -142,9 +146,11 @@ def _has(item: dict[str, Any], entry: dict[str, Any]) -> bool:
 def _check(item: dict[str, Any], change: Change) -> None:
     status = item["status"]["S"]
     if status != change.expected:
-        raise Conflict([Problem("from", f"the order is {status} by now, not {change.expected}")])
+        problem = Problem("from", f"the order is now {status}, not {change.expected}")
+        raise Conflict([problem], Order=shown_whole(item))
     if change.version is not None and change.version != version(item):
-        raise Conflict([Problem("version", f"the order has version {version(item)} by now, not {change.version}")])
+        problem = Problem("version", f"the order now has version {version(item)}, not {change.version}")
+        raise Conflict([problem], Order=shown_whole(item))
 
 
 def _corrected(item: dict[str, Any], change: Change) -> dict[str, Any]:
@@ -155,9 +161,10 @@ def _corrected(item: dict[str, Any], change: Change) -> dict[str, Any]:
     }
     sets = {name: value for name, value in given.items() if value != item[name]}
     changes = item.get("changes", {}).get("L", [])
-    if sets and (len(changes) >= CORRECTIONS or len(json.dumps(changes)) > CHANGES_BYTES):
-        message = "the order was corrected too often; cancel it, and place a new order"
-        raise Conflict([Problem("items", message)])
+    size = len(json.dumps(changes, ensure_ascii=False).encode())
+    if sets and (len(changes) >= CORRECTIONS or size > CHANGES_BYTES):
+        message = "cannot be corrected again, because the order was corrected too often: cancel it, and place a new one"
+        raise Conflict([Problem(min(sets), message)], Order=shown_whole(item))
     return sets
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -42,31 +42,45 @@ def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime 
     The filters of ``page`` are ``customerID``, ``status`` (several with commas between them), ``since`` and ``until``.
     A page that is filtered by status may contain fewer orders than its limit even if another page follows.
     """
-    timeline, moment = Timeline(dynamodb, table), now or datetime.now(UTC)
-    customer, is_included = page.filters.get("customerID"), _with_status(page.filters.get("status"))
-    start, end = (page.filters.get(name) for name in ("since", "until"))
-    first = max(since.isoformat(), timestamp(rest.moment("since", start)) if start else "")
-    until = timestamp(rest.moment("until", end)) if end else END_OF_TIME
-    if customer is None:
+    timeline, moment, problems = Timeline(dynamodb, table), now or datetime.now(UTC), list[Problem]()
+    customer, is_included = page.filters.get("customerID"), _with_status(page.filters.get("status"), problems)
+    first, until = span(page.filters, since, problems)
+    composed = None if customer is None else unicodedata.normalize("NFC", customer)
+    if composed is not None and not 1 <= len(composed) <= 64:
+        problems.append(Problem("customerID", "must have 1 to 64 characters"))
+    if problems:
+        raise InvalidRequest(problems)
+    if customer is None or composed is None:
         items, token = timeline.page("orders", first, page.limit, page.next, moment, is_included, until)
     else:
-        composed = unicodedata.normalize("NFC", customer)
-        if not 1 <= len(composed) <= 64:
-            raise InvalidRequest([Problem("customerID", "must have 1 to 64 characters")])
         # Customer ids are stored in NFC, but an older version stored them as they were sent.
         spellings = sorted({composed, unicodedata.normalize("NFD", customer), customer})
         items, token = timeline.page_of(
             "byCustomer", "customerID", spellings, "orders", page.limit, page.next, is_included, first, until
         )
-    return {"orders": [_shown(item) for item in items], "next": token}
+    return {"orders": [shown(item) for item in items], "next": token}
 
 
-def _with_status(text: str | None) -> Callable[[Item], bool] | None:
+def span(given: Mapping[str, str], created: date, problems: list[Problem]) -> tuple[str, str]:
+    """Returns the time from which orders are listed, and the time at which the list ends, as parts of sort keys.
+
+    ``given`` may contain ``since`` and ``until``. No order is older than ``created``.
+    """
+    found = {"since": "", "until": END_OF_TIME}
+    for name in [name for name in found if name in given]:
+        try:
+            found[name] = timestamp(rest.moment(name, given[name]))
+        except InvalidRequest as error:
+            problems += error.problems
+    return max(created.isoformat(), found["since"]), found["until"]
+
+
+def _with_status(text: str | None, problems: list[Problem]) -> Callable[[Item], bool] | None:
     if text is None:
         return None
     statuses = text.split(",")
     if not set(statuses) <= set(STATUSES):
-        raise InvalidRequest([Problem("status", f"must be one or more of {', '.join(STATUSES)}, with commas between")])
+        problems.append(Problem("status", f"must be one or more of {', '.join(STATUSES)}, with commas between"))
     return lambda item: item["status"]["S"] in statuses
 
 
@@ -84,7 +98,8 @@ def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str,
     return digests
 
 
-def _shown(item: Item) -> dict[str, Any]:
+def shown(item: Item) -> dict[str, Any]:
+    """Returns an order without its changes."""
     return {
         "orderID": item["orderID"]["S"],
         "customerID": item["customerID"]["S"],
@@ -102,7 +117,7 @@ def _shown(item: Item) -> dict[str, Any]:
 
 def shown_whole(item: Item) -> dict[str, Any]:
     """Returns an order with its changes, oldest first, and what each correction replaced."""
-    return {**_shown(item), "changes": [_shown_change(each["M"]) for each in item.get("changes", {}).get("L", [])]}
+    return {**shown(item), "changes": [_shown_change(each["M"]) for each in item.get("changes", {}).get("L", [])]}
 
 
 def _shown_change(change: Item) -> dict[str, Any]:

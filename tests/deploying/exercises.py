@@ -187,6 +187,11 @@ def one_order(stage: Stage) -> Answer:
     return stage.api("GET", "/orders/{one-order}")
 
 
+def changed_order(stage: Stage) -> Answer:
+    stage.aws("dynamodb").put_item(TableName=f"cafe-{stage.name}-orders", Item=stored("changed-order"))
+    return stage.api("PATCH", "/orders/{changed-order}", {"from": "PLACED", "status": "READY"})
+
+
 def stored(order_id: str) -> dict[str, Any]:
     """Returns an order as a DynamoDB item."""
     lines = {"L": [{"M": {"item": {"S": "x"}, "quantity": {"N": "1"}}}]}
@@ -551,6 +556,7 @@ EXERCISES: tuple[Exercise, ...] = (
     API(post("/orders", ORDER), "sqs:SendMessage -orders", "dynamodb:BatchGetItem -orders"),
     API(with_a_key, "dynamodb:PutItem -requests"),
     API(one_order, "dynamodb:GetItem -orders"),
+    API(changed_order, "dynamodb:UpdateItem -orders"),
     API(get("/orders"), "dynamodb:Query -orders/index/byPeriod"),
     API(get("/orders?customerID=c"), "dynamodb:Query -orders/index/byCustomer"),
     API(get("/notifications"), "dynamodb:Query -notifications/index/byPeriod"),

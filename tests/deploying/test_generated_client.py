@@ -37,6 +37,23 @@ with AuthenticatedClient(url, token, raise_on_unexpected_status=True) as client:
 print(json.dumps([[each.order_id for each in (one, *several.orders)], [each.report_id for each in reports]]))
 """
 
+# This program corrects the order, changes its status, and prints its number of changes.
+CHANGE = """
+import sys
+from cafe import AuthenticatedClient
+from cafe.api.orders import change_order
+from cafe.models import Correction, OrderConflict, OrderItem, StatusOfAPlacedOrder, StatusOfAPlacedOrderStatus
+
+url, token, _, order_id = sys.argv[1:]
+with AuthenticatedClient(url, token, raise_on_unexpected_status=True) as client:
+    change_order.sync(order_id, client=client, body=Correction([OrderItem("Tea")], version=0))
+    ready = StatusOfAPlacedOrder("PLACED", StatusOfAPlacedOrderStatus.READY)
+    order = change_order.sync(order_id, client=client, body=ready)
+    refused = change_order.sync(order_id, client=client, body=ready)
+    assert isinstance(refused, OrderConflict) and refused.order == order, refused
+print(order.version, order.status)
+"""
+
 
 def test_every_operation_is_generated_and_the_client_places_orders_and_requests_reports(
     system: System, tmp_path: Path
@@ -59,6 +76,8 @@ def test_every_operation_is_generated_and_the_client_places_orders_and_requests_
     order_ids, report_ids = json.loads(run("python", "program.py", *given, folder=tmp_path))
     assert order_ids[0] == order_id
     orders = [stored(system, each) for each in order_ids]
+    (tmp_path / "change.py").write_text(CHANGE)
+    assert run("python", "change.py", *given, folder=tmp_path) == "2 READY\n"
     assert [each["customerID"] for each in orders] == [customer] * 3
     assert orders[2]["items"] == [{"item": "Espresso", "quantity": 1}, {"item": "Croissant", "quantity": 3}]
     assert [system.ended(each)["status"] for each in report_ids] == ["SUCCEEDED"] * 2

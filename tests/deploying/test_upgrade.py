@@ -159,6 +159,16 @@ def test_an_upgrade_keeps_everything(upgrade: Upgrade) -> None:
     assert upgrade.wait("/orders/waiting", "PLACED")["items"] == [{"item": "Latte", "quantity": 1}]
 
 
+def test_orders_of_the_old_version_are_placed_and_can_become_ready(upgrade: Upgrade) -> None:
+    placed = {each["orderID"] for each in upgrade.get("/orders?status=PLACED&limit=100")["orders"]}
+    assert placed == upgrade.orders() >= {each["orderID"] for each in ORDERS}
+    upgrade.post("/orders/single", {"from": "PLACED", "status": "READY"}, method="PATCH")
+    for order in (each for items in upgrade.before["lists"].values() for each in items):
+        order.update({"status": "READY"} if order.get("orderID") == "single" else {})
+    wait_for(lambda: upgrade.get("/orders?status=READY")["orders"], "the index")
+    upgrade.check()
+
+
 def test_dead_letters_of_the_old_version_are_listed_and_redriven(upgrade: Upgrade) -> None:
     """One dead letter is the event of an upload that the old version has imported, so it changes nothing."""
     letters = upgrade.get("/dead-letters")["deadLetters"]

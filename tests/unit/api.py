@@ -41,10 +41,16 @@ class Api:
 
     def post(self, path: str, body: Any = b"", **headers: str) -> HTTPResponse:
         """Posts ``body`` as JSON, or unchanged if it is bytes."""
+        return self._send("POST", path, body, headers)
+
+    def patch(self, path: str, body: Any, **headers: str) -> HTTPResponse:
+        return self._send("PATCH", path, body, headers)
+
+    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> HTTPResponse:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {"content-type": "application/json", **self.headers, **headers}
-        return self.client.http.post(path, headers=sent, body=raw)
+        return self.client.http.request(method, path, headers=sent, body=raw)
 
     def invoke(self, function: str, event: Any) -> Any:
         """Runs one of the app's functions on an event, and returns its result."""

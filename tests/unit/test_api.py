@@ -217,7 +217,8 @@ def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
     place(api, aws, placed)
     shown = api.get("/orders/o-1").json_body
     assert TIMESTAMP.fullmatch(shown.pop("placedAt"))
-    assert shown == {**placed, "status": "PLACED", "requestedBy": "mia"}
+    changes = {"version": 0, "changedAt": None, "changedBy": None, "changes": []}
+    assert shown == {**placed, "status": "PLACED", "requestedBy": "mia", **changes}
 
 
 def test_an_order_keeps_the_name_of_the_person_who_sent_it_first(api: Api, aws: Aws) -> None:
@@ -234,8 +235,10 @@ def test_an_order_keeps_the_name_of_the_person_who_sent_it_first(api: Api, aws: 
 
 @pytest.mark.parametrize("order_id", ["none", "a%2Fb", "a" * 65, "%00", "é", "o'; drop"])
 def test_an_order_that_does_not_exist_is_a_404(api: Api, aws: Aws, order_id: str) -> None:
-    message = refused(api.get(f"/orders/{order_id}"), 404, "NotFound")
-    assert message.startswith("there is no order ")
+    change = {"from": "PLACED", "status": "READY"}
+    for answer in (api.get(f"/orders/{order_id}"), api.patch(f"/orders/{order_id}", change)):
+        assert refused(answer, 404, "NotFound").startswith("there is no order ")
+    assert aws.stored() == {}
 
 
 def test_orders_are_listed_newest_first_by_pages_and_by_customer(api: Api, aws: Aws) -> None:
@@ -244,7 +247,7 @@ def test_orders_are_listed_newest_first_by_pages_and_by_customer(api: Api, aws: 
     assert list(pages(api, "/orders?limit=2", "orderID")) == [["o-4", "o-3"], ["o-2", "o-1"], ["o-0"]]
     assert list(pages(api, "/orders?customerID=c-0&limit=2", "orderID")) == [["o-4", "o-2"], ["o-0"]]
     assert api.get("/orders?customerID=none").json_body == {"orders": [], "next": None}
-    assert api.get("/orders").json_body["orders"][0] == api.get("/orders/o-4").json_body
+    assert {**api.get("/orders").json_body["orders"][0], "changes": []} == api.get("/orders/o-4").json_body
 
 
 def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aws: Aws) -> None:
@@ -260,6 +263,9 @@ def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aw
 
 
 LISTS = ["/reports", "/orders", "/notifications"]
+RANGES = ["/orders?", "/orders?customerID=c&", "/orders.csv?"]
+STATUSES = "PLACED, READY, SERVED, CANCELLED"
+SUCH = "such as 2026-11-21T00:00:00+01:00"
 
 
 @pytest.mark.parametrize(
@@ -269,6 +275,16 @@ LISTS = ["/reports", "/orders", "/notifications"]
         ("/notifications?kind=Upload", "kind: must be one of report, order, upload, storage, alarm, other"),
         ("/orders?customerID=", "customerID: must have 1 to 64 characters"),
         (f"/orders?customerID={'c' * 65}", "customerID: must have 1 to 64 characters"),
+        *(
+            (f"/orders?status={text}", f"status: must be one or more of {STATUSES}, with commas between")
+            for text in ("", "placed", "PLACED,", "PLACED READY", "QUEUED")
+        ),
+        *((f"{path}since=2026-11-21", f"since: must be a time with a UTC offset, {SUCH}") for path in RANGES),
+        (
+            "/orders?since=x&until=y&status=z",
+            f"status: must be one or more of {STATUSES}, with commas between; "
+            f"since: must be a time with a UTC offset, {SUCH}; until: must be a time with a UTC offset, {SUCH}",
+        ),
     ],
 )
 def test_an_impossible_filter_is_refused(api: Api, query: str, problem: str) -> None:
@@ -288,14 +304,15 @@ def test_a_malformed_token_or_another_lists_token_is_refused(api: Api, aws: Aws)
                 assert message.startswith("next: is not a `next` value from this list")
 
 
-@pytest.mark.parametrize("path", ["/orders", "/create_report"])
+@pytest.mark.parametrize("path", ["/orders", "/create_report", "/orders/o-1"])
 def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str) -> None:
-    assert refused(api.post(path, b"{"), 400, "InvalidRequest").startswith("body: is not JSON")
-    named = api.post(path, b"{", content_type="application/json; charset=utf-8")
+    send = api.patch if path == "/orders/o-1" else api.post
+    assert refused(send(path, b"{"), 400, "InvalidRequest").startswith("body: is not JSON")
+    named = send(path, b"{", content_type="application/json; charset=utf-8")
     assert refused(named, 400, "InvalidRequest").startswith("body: is not JSON")
-    assert refused(api.post(path, b" " * 1_000_001), 413, "BodyTooLarge").startswith("the body has 1,000,001 bytes")
+    assert refused(send(path, b" " * 1_000_001), 413, "BodyTooLarge").startswith("the body has 1,000,001 bytes")
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        assert kind in refused(api.post(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
+        assert kind in refused(send(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
 
 
 def test_no_cache_stores_an_answer_to_a_request_with_a_token(
@@ -339,6 +356,7 @@ def test_the_openapi_description_is_served_as_json(api: Api) -> None:
         (None, "/reports/inventory-1", "stepfunctions", "describe_execution"),
         (None, "/reports/inventory-1/history", "stepfunctions", "describe_execution"),
         (None, "/orders", "dynamodb", "query"),
+        (None, "/orders.csv", "dynamodb", "query"),
         (None, "/orders/o-1", "dynamodb", "get_item"),
         (None, "/notifications", "dynamodb", "query"),
         (None, "/today", "stepfunctions", "list_executions"),

@@ -10,10 +10,10 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import idempotency, notifications, queues, reports, rest, timeline, today
+from chalicelib import idempotency, notifications, queues, reports, rest, timeline
 from chalicelib.dead_letters import descriptions, handled, letters, redrive
 from chalicelib.errors import InvalidRequest
-from chalicelib.orders import order, placing
+from chalicelib.orders import changes, export, order, placing
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
@@ -46,7 +46,7 @@ def examples(node: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, An
             yield from examples(child, f"{path}/{name}")
 
 
-def schema_of(method: str, path: str) -> dict[str, Any]:
+def schema_of(path: str, method: str = "post") -> dict[str, Any]:
     schema: dict[str, Any] = API["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
     return schema
 
@@ -68,7 +68,7 @@ def test_every_response_that_is_not_an_error_or_a_document_has_an_example() -> N
             if operation["operationId"] in ("openapi", "check_health", "show_console", "get_console_file"):
                 continue
             [success] = [status for status in operation["responses"] if status < "300"]
-            place = f"/paths/{path}/{method}/responses/{success}/content/application/json"
+            place = f"/paths/{path}/{method}/responses/{success}/content/"
             assert any(each.startswith(place) for each in documented), place
 
 
@@ -82,7 +82,7 @@ def test_every_route_that_is_not_open_needs_a_token_and_may_refuse_it() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    [_, several] = schema_of("post", "/orders")["anyOf"]
+    [_, several] = schema_of("/orders")["anyOf"]
     limit = API["components"]["parameters"]["limit"]["schema"]
     assert several["maxItems"] == placing.ORDERS_IN_LIST
     assert SCHEMAS["Order"]["properties"]["requestedBy"]["maxLength"] == order.USER_NAME
@@ -91,6 +91,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert all(order.BLANK.pattern[1:-2] in SCHEMAS[name]["pattern"] for name in ("CustomerID", "ItemName"))
     assert SCHEMAS["OrderID"]["pattern"] == f"^{order.ORDER_ID.pattern}$"
     assert SCHEMAS["ReportID"]["pattern"] == f"^{reports.REPORT_ID.pattern}$"
+    assert SCHEMAS["OrderStatus"]["enum"] == [*order.STATUSES]
+    assert SCHEMAS["OrderVersion"]["maximum"] == changes.VERSIONS
+    assert f"at most {changes.CORRECTIONS} times" in SCHEMAS["OrderCorrection"]["description"]
+    assert f"up to {export.ROWS:,} orders" in API["paths"]["/orders.csv"]["get"]["description"]
+    assert f"after {timeline.EXAMINED:,} other orders" in API["paths"]["/orders"]["get"]["description"]
     assert SCHEMAS["IdempotencyKey"]["pattern"] == f"^{idempotency.KEY.pattern}$"
     assert tuple(SCHEMAS["ReportKind"]["enum"]) == reports.KINDS
     assert tuple(SCHEMAS["StorageMode"]["enum"]) == reports.MODES
@@ -148,6 +153,22 @@ WRONG_ORDERS = [
     *(ORDER | {"orderID": each} for each in ("", "a/b", "x" * 65, None)),
     *(ORDER | {"note": each} for each in ("x" * 501, "a\x00", "a\r\n", 7)),
 ]
+PLACED, READY, LINES = {"from": "PLACED"}, {"from": "READY"}, {"items": [ESPRESSO]}
+RIGHT_CHANGES = [
+    *(PLACED | {"status": status} for status in ("READY", "CANCELLED")),
+    *(READY | {"status": status, "version": 7.0} for status in ("SERVED", "CANCELLED")),
+    *(LINES, PLACED | LINES, {"note": None}, LINES | {"note": "", "version": 0}, {"items": [ESPRESSO] * 100}),
+]
+WRONG_CHANGES = [
+    *(None, [], "READY", {}, PLACED, {"status": "READY"}, {"version": 1}, PLACED | {"version": 1}, READY | LINES),
+    *(PLACED | {"status": status} for status in ("PLACED", "SERVED", "ready", "", None, 7, ["READY"])),
+    *({"from": status, "status": "CANCELLED"} for status in ("SERVED", "CANCELLED", "", None, ["PLACED"])),
+    *(LINES | {"from": status} for status in ("SERVED", None, 7)),
+    *(READY | {"status": "READY"}, READY | {"status": "PLACED"}, PLACED | LINES | {"status": "READY"}),
+    *(LINES | {"version": version} for version in (-1, 1_000_001, True, None, "1", 1.5)),
+    *(LINES | {"customerID": "ada"}, {"items": []}, {"items": None}, {"items": ["tea"]}, {"note": "x" * 501}),
+    *({"items": [ESPRESSO] * 101}, {"note": "a\x00"}, {"note": 7}, {"item": "espresso"}),
+]
 STORAGE, INVENTORY = {"kind": "storage"}, {"kind": "inventory"}
 RIGHT_REPORTS = [{}, INVENTORY, STORAGE, STORAGE | {"mode": "metrics"}, STORAGE | {"mode": "listing"}]
 WRONG_REPORTS = [
@@ -186,6 +207,7 @@ WRONG_PREVIEWS = [*({"encoding": each} for each in ("utf-8", "cp1252", 7, [])), 
     ("path", "parse", "right", "wrong"),
     [
         ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
+        ("/orders/{order_id}", changes.parse, RIGHT_CHANGES, WRONG_CHANGES),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
         ("/dead-letters/redrive", lambda body: redrive.parse(body, "redriven"), RIGHT_REDRIVES, WRONG_REDRIVES),
         ("/dead-letters/discard", lambda body: redrive.parse(body, "discarded"), RIGHT_REDRIVES[1:], WRONG_DISCARDS),
@@ -198,7 +220,7 @@ WRONG_PREVIEWS = [*({"encoding": each} for each in ("utf-8", "cp1252", 7, [])), 
 def test_the_code_accepts_exactly_the_bodies_that_the_description_allows(
     path: str, parse: Callable[[Any], Any], right: list[Any], wrong: list[Any]
 ) -> None:
-    schema = schema_of("post", path)
+    schema = schema_of(path, "patch" if parse is changes.parse else "post")
     for body in right:
         parse(body)
         assert is_valid(body, schema), body

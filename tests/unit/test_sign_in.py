@@ -73,7 +73,10 @@ def test_the_routes_have_the_groups_of_the_interface() -> None:
     found = {group: {" ".join(route) for route in ROUTES if ROUTES[route] == group} for group in (OPEN, STAFF)}
     assert found == {
         OPEN: {"GET /", "GET /console/{file}", "GET /health", "HEAD /health", "GET /openapi.json"},
-        STAFF: {"POST /orders", "GET /orders", "GET /orders/{order_id}", "GET /notifications", "GET /today"},
+        STAFF: {
+            *("POST /orders", "GET /orders", "GET /orders.csv", "GET /orders/{order_id}", "PATCH /orders/{order_id}"),
+            *("GET /notifications", "GET /today"),
+        },
     }
 
 
@@ -278,7 +281,8 @@ def authorized(pool: Pool, *groups: str) -> dict[str, Any]:
 def test_the_response_names_every_route_because_api_gateway_caches_it_per_token(pool: Pool) -> None:
     [statement] = authorized(pool, STAFF)["policyDocument"]["Statement"]
     assert (statement["Effect"], statement["Action"]) == ("Allow", "execute-api:Invoke")
-    routes = ("POST/orders", "GET/orders", "GET/orders/*", "GET/notifications", "GET/today")
+    orders = ("POST/orders", "GET/orders", "GET/orders.csv", "GET/orders/*", "PATCH/orders/*")
+    routes = (*orders, "GET/notifications", "GET/today")
     assert set(statement["Resource"]) == {f"{ARN}/{route}{end}" for route in routes for end in ("", "/")}
     [statement] = authorized(pool)["policyDocument"]["Statement"]
     assert statement["Resource"] == []
