@@ -42,8 +42,8 @@ def find_announced(
 ) -> set[str]:
     """Finds announced orders and changes in the inbox ``table``.
 
-    The last arguments and the result are those of ``FindAnnounced``.
-    An order that was not found is announced again, which is better than not at all.
+    The last arguments and the result are those of ``FindAnnounced``. An order that was not found is announced again,
+    which is better than not at all.
     """
     fresh = now.timestamp() - FRESH_SECONDS
     earliest = {each: moment - TOLERANCE_SECONDS for each, moment in written.items() if 0 < moment < fresh}
