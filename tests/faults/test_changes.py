@@ -11,15 +11,7 @@ from tests.faults.cases import SOME, Case, cases, killing, short, wire
 from tests.faults.conftest import Record
 from tests.faults.counting import Count, order
 from tests.faults.test_orders import ANNOUNCE
-from tests.system.faults import (
-    cut_after,
-    cut_before,
-    failed,
-    failed_after,
-    invalid,
-    throttled,
-    unavailable,
-)
+from tests.system.faults import cut_after, cut_before, failed, failed_after, invalid, throttled, unavailable
 from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id
 from tests.system.waiting import at_once, wait_for
@@ -27,7 +19,6 @@ from tests.system.waiting import at_once, wait_for
 WRITE = "dynamodb:UpdateItem"
 CORRECTION = {"items": [{"item": "Decaf", "quantity": 3}], "note": "no sugar"}
 CANCELLATION = {"from": "PLACED", "status": "CANCELLED"}
-READY = {"from": "PLACED", "status": "READY"}
 
 
 def placed(system: Faulty, number: int = 6) -> list[str]:
@@ -66,16 +57,11 @@ def count_changes(system: Faulty, accepted: list[str]) -> Count:
     entries = Counter(
         each["message"] for each in counting.inbox(system) if any(one in each["message"] for one in accepted)
     )
-    made = {each: [one["change"] for one in system.get(f"/orders/{each}")["changes"]] for each in accepted}
-    texts = " ".join(each.text for each in system.subscriber.messages())
-    for order_id in set(accepted) - waiting:
-        expected = ": 3 × Decaf; note: no sugar" if made[order_id] == ["CORRECTED"] else ""
-        assert f"order {order_id} of customer changed was {made[order_id][0].lower()} by" in texts
-        assert expected in texts
+    made = {each: len(system.get(f"/orders/{each}")["changes"]) for each in accepted}
     return Count(
         accepted=len(accepted),
         lost=sum(1 for each in accepted if not made[each] or not (seen[each] or each in waiting)),
-        doubled=sum(len(made[each]) - 1 for each in accepted if made[each]) + sum(n - 1 for n in entries.values()),
+        doubled=sum(n - 1 for n in made.values() if n) + sum(n - 1 for n in entries.values()),
         again=sum(seen[each] - 1 for each in accepted if seen[each]),
         waiting=len(waiting),
     )
@@ -177,19 +163,3 @@ def test_the_same_change_ten_times_at_once_with_a_key(system: Faulty, record: Re
     answers = at_once(lambda: send(system, order_id, CANCELLATION, key))
     assert {(each.status, each.json["status"], each.json["version"]) for each in answers} == {(200, "CANCELLED", 1)}
     record(count_changes(system, [order_id]))
-
-
-def test_two_people_change_an_order_five_times_each_at_once(system: Faulty, record: Record) -> None:
-    [order_id] = placed(system, 1)
-    answers = at_once(lambda body: send(system, order_id, body, new_id("k")), CANCELLATION, READY)
-    assert Counter(each.status for each in answers) == {200: 1, 409: 9}
-    [made] = [each.json["status"] for each in answers if each.status == 200]
-    if made == "READY":
-        # This change is not announced, but the next one is.
-        assert send(system, order_id, {**CANCELLATION, "from": "READY"}, new_id("k")).status == 200
-    kinds = ["READY", "CANCELLED"] if made == "READY" else ["CANCELLED"]
-    assert [each["change"] for each in system.get(f"/orders/{order_id}")["changes"]] == kinds
-    wait_for(lambda: counting.inbox(system, f"{order_id} of customer changed was"), "the announcement")
-    [entry] = counting.inbox(system, f"{order_id} of customer changed was")
-    assert entry["facts"]["changes"] == [[order_id, len(kinds), "CANCELLED"]]
-    record(Count(accepted=len(kinds)))

@@ -113,12 +113,13 @@ def corrected_and_cancelled_orders_are_announced(played: Played) -> Iterator[str
         if entry["change"]["S"] in (CORRECTED, "CANCELLED")
     }
     yield from (f"{change} was announced and did not happen" for change in announced.keys() - made.keys())
-    for change, entry in made.items():
-        expected = f"{change[0]} of customer ann was {change[2].lower()} by {entry['by']['S']}"
-        if REFUSED not in change[0] and expected not in announced.get(change, ""):
-            yield f"{change} was not announced"
-        elif change in announced and change[2] == CORRECTED and f"note: {entry['key']['S']}" not in announced[change]:
-            yield f"the announcement of {change} does not say what the order is now"
+    for (order_id, version, change), entry in made.items():
+        expected = f"order {order_id} of customer ann was {change.lower()} by {entry['by']['S']}"
+        if change == CORRECTED:
+            [item] = played.changes[entry["key"]["S"]]["items"]
+            expected += f": {item['quantity']} × {item['item']}; note: {entry['key']['S']}"
+        if REFUSED not in order_id and expected not in announced.get((order_id, version, change), ""):
+            yield f"the change {version} to {order_id} was not announced"
 
 
 def announcements_are_recognisable(played: Played) -> Iterator[str]:
