@@ -259,7 +259,7 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
 
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
-    """Announces newly stored orders in one notification, and sets aside any order that cannot be announced."""
+    """Announces new, corrected and cancelled orders in one notification. Sets aside what cannot be announced."""
     from chalicelib.orders import announce, replay
 
     moment, context, given, url = now(), cast(Any, event.context), event.to_dict(), settings.retries_queue_url

@@ -42,10 +42,7 @@ def event(kind: str, payload: dict[str, Any], function: str) -> str:
     try:
         records = payload["Records"]
         if kind == "announcement":
-            names = [
-                f"order {each['dynamodb']['Keys']['orderID']['S']} of customer {announce.customer(each)}"
-                for each in records
-            ]
+            names = [_order(each) for each in records]
         elif kind == "upload":
             names = [unquote_plus(each["s3"]["object"]["key"]) for each in records]
         else:
@@ -57,6 +54,13 @@ def event(kind: str, payload: dict[str, Any], function: str) -> str:
     if not about:
         return f"an unreadable event for {function.rpartition('-')[2]}"
     return f"announcement of {about}" if kind == "announcement" else f"{kind} {about}"
+
+
+def _order(record: dict[str, Any]) -> str:
+    """Describes an order, such as ``order o-1 of customer ada`` or ``cancelled order o-1 of customer ada``."""
+    change = announce.announced_change(record)
+    kind = f"{change.lower()} order" if change in announce.ANNOUNCED_CHANGES else "order"
+    return f"{kind} {record['dynamodb']['Keys']['orderID']['S']} of customer {announce.customer(record)}"
 
 
 def notification(sns: dict[str, Any]) -> str:

@@ -64,8 +64,8 @@ def _result(record: Any) -> Result | None:
     """Returns the result of one record of an event, or None if the record has an unknown format."""
     try:
         match record:
-            case {"eventName": "INSERT", "dynamodb": {"Keys": {"orderID": {"S": str(order_id)}}}}:
-                return "announcements", order_id
+            case {"dynamodb": _} if announce.announced_change(record) and (name := announce.identity(record)):
+                return "announcements", name
             case {"s3": _}:
                 # These modules are imported only here, because they import humanize, which is slow.
                 from chalicelib.uploads import outcomes
@@ -136,7 +136,7 @@ class StreamPart:
                 why = "the orders are stored but not announced: the stream keeps changes for only 24 hours"
                 raise CannotRedrive(why) from error
             raise
-        new = [each for each in records if each["eventName"] == "INSERT"]
+        new = [each for each in records if announce.announced_change(each)]
         for first in range(0, len(new), RECORDS_AT_ONCE):
             event = {"Records": new[first : first + RECORDS_AT_ONCE], "redriven": True}
             Invocation(self.announce, event).send(aws, history)

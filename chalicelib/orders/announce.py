@@ -1,10 +1,15 @@
-"""Announces new orders from the orders table's stream. Sends an order that fails alone to the retries queue."""
+"""Announces new, corrected and cancelled orders from the orders table's stream.
+
+Sends an order that fails alone to the retries queue.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -13,7 +18,7 @@ from chalicelib import correlation, queues
 from chalicelib.errors import Unavailable, is_final
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
-from chalicelib.orders.replay import FindAnnounced
+from chalicelib.orders.replay import FindAnnounced, name_of_change
 from chalicelib.timeline import timestamp
 
 # A temporary error is blamed on SNS, and not on a single order, until the first order of the batch is this old.
@@ -22,6 +27,14 @@ PATIENCE_SECONDS = 120
 FAILED_CALLS = 10
 # Time in seconds for one call to SNS and one call to SQS, including retries.
 ANNOUNCEMENT_SECONDS = 30
+PLACED = "PLACED"
+# The other changes, READY and SERVED, are not announced.
+ANNOUNCED_CHANGES = ("CORRECTED", "CANCELLED")
+# Maximum number of characters of a corrected order's items, and of its note. 100 such orders fit into one notification
+# and into one event of a redrive.
+SUMMARY_CHARACTERS = 200
+# The attributes of an order that an announcement needs, and their types in DynamoDB.
+IMAGE = {"customerID": "S", correlation.NAME: "S", "lastChange": "S", "version": "N", "changedBy": "S"}
 
 log = logger("orders")
 
@@ -39,7 +52,9 @@ def announce_orders(
     now: datetime,
     seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
-    """Publishes one notification for all new orders in a batch from the stream. Ignores changed or deleted orders.
+    """Publishes one notification for all new, corrected and cancelled orders in a batch from the stream.
+
+    Ignores all other records, such as those of deleted orders.
 
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record. The
     stream then redelivers this record and all later records, whose orders have not been announced.
@@ -53,13 +68,13 @@ def announce_orders(
     retries queue.
     """
     is_redriven = event.get("redriven") is True
-    new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
+    new = [record for record in event["Records"] if announced_change(record)]
     # A redriven order was set aside, so it is announced without a look at the inbox.
-    written = {} if is_redriven else {_order_id(record): _written_at(record) for record in new}
+    written = {} if is_redriven else {identity(record): _written_at(record) for record in new}
     announced = find_announced(written, lambda: seconds_left() > ANNOUNCEMENT_SECONDS)
     if announced:
         log.info("orders announced already", extra={"orderIDs": sorted(announced)})
-    new = [record for record in new if _order_id(record) not in announced]
+    new = [record for record in new if identity(record) not in announced]
     left, reason = _announce(new, publish, set_aside, now.timestamp() - PATIENCE_SECONDS, seconds_left)
     if left and is_redriven:
         raise Unavailable(f"{counted(len(left), 'order')} could not be announced: {reason}")
@@ -108,29 +123,93 @@ def _announce(
     return [*(record for record, _ in suspects), *chain(*groups)], reason
 
 
+def announced_change(record: Any) -> str:
+    """Returns PLACED, CORRECTED or CANCELLED, or an empty string for a record that is not announced."""
+    match record:
+        case {"eventName": "INSERT"}:
+            return PLACED
+        case {"eventName": "MODIFY", "dynamodb": {"NewImage": {"lastChange": {"S": change}}}}:
+            return change if change in ANNOUNCED_CHANGES else ""
+    return ""
+
+
+def identity(record: Record) -> str:
+    """Returns the name by which an announced order or change is found in the inbox, or an empty string."""
+    order_id, change = _order_id(record), announced_change(record)
+    if change == PLACED or not order_id:
+        return order_id
+    return name_of_change(order_id, _of_image(record, "version", "N"), change)
+
+
 def _announcement(records: list[Record]) -> Notification:
-    new_orders = counted(len(records), "new order")
+    counts = _counts(records)
     event_ids = " ".join(record["eventID"] for record in records)
+    placed = [_order_id(record) for record in records if announced_change(record) == PLACED]
+    changes = [_fact(record) for record in records if announced_change(record) != PLACED]
     return Notification(
         kind="order",
         key=f"orders/{hashlib.sha256(event_ids.encode()).hexdigest()[:32]}",
-        subject=new_orders,
-        message=f"{new_orders}:\n" + "\n".join(map(_line, records)),
-        sms=new_orders,
+        subject=counts,
+        message=f"{counts}:\n" + "\n".join(map(_line, records)),
+        sms=counts,
         # Duplicates are removed, because orders from one request have the same correlation id.
         correlation_ids=tuple(dict.fromkeys(filter(None, map(correlation.of_order, records)))),
-        facts={"outcome": "placed", "orderIDs": list(map(_order_id, records))},
+        facts={
+            "outcome": "placed" if placed else "changed",
+            "orderIDs": placed,
+            **({"changes": changes} if changes else {}),
+        },
     )
 
 
+def _counts(records: list[Record]) -> str:
+    """Returns the number of orders of each kind, such as ``2 new orders, 1 cancelled`` or ``1 order corrected``."""
+    numbers = Counter(map(announced_change, records))
+    parts = [counted(numbers[PLACED], "new order")] if numbers[PLACED] else []
+    for change in filter(numbers.get, ANNOUNCED_CHANGES):
+        number = numbers[change]
+        parts.append(f"{number if parts else counted(number, 'order')} {change.lower()}")
+    return ", ".join(parts)
+
+
+def _fact(record: Record) -> list[Any]:
+    return [_order_id(record), int(_of_image(record, "version", "N")), announced_change(record)]
+
+
 def _line(record: Record) -> str:
-    return f"- order {one_line(record['dynamodb']['Keys']['orderID']['S'])} of customer {one_line(customer(record))}"
+    change = announced_change(record)
+    line = f"- order {one_line(record['dynamodb']['Keys']['orderID']['S'])} of customer {one_line(customer(record))}"
+    if change == PLACED:
+        return line
+    line += f" was {change.lower()} by {one_line(_of_image(record, 'changedBy') or 'unknown')}"
+    return line if change == "CANCELLED" else f"{line}: {one_line(_summary(record['dynamodb']['NewImage']))}"
+
+
+def _summary(image: dict[str, Any]) -> str:
+    """Returns what an order is after a correction, such as ``2 × Latte, 1 × Mocha; note: no sugar``, on one line."""
+    if "summary" in image:
+        return str(image["summary"]["S"])
+    items = ", ".join(f"{each['M']['quantity']['N']} × {each['M']['item']['S']}" for each in image["items"]["L"])
+    note = _shortened(image["note"].get("S", ""))
+    return _shortened(items) + (f"; note: {note}" if note else "")
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SUMMARY_CHARACTERS else line[: SUMMARY_CHARACTERS - 1] + "…"
 
 
 def customer(record: Record) -> str:
     """Returns the customer's id from a stream record, or ``unknown``."""
-    name: str = record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown")
-    return name
+    return _of_image(record, "customerID") or "unknown"
+
+
+def _of_image(record: Record, name: str, kind: str = "S") -> str:
+    """Returns an attribute of the order that has the DynamoDB type ``kind``, or an empty string."""
+    image = record["dynamodb"].get("NewImage")
+    attribute = image.get(name) if isinstance(image, dict) else None
+    value = attribute.get(kind) if isinstance(attribute, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _order_id(record: Record) -> str:
@@ -142,8 +221,9 @@ def _order_id(record: Record) -> str:
 
 
 def _about(record: Record) -> dict[str, Any]:
-    """Returns the log fields that identify an order."""
-    return {"orderID": _order_id(record), correlation.NAME: correlation.of_order(record)}
+    """Returns the log fields that identify an order and its change."""
+    change = {"orderID": _order_id(record), "change": announced_change(record)}
+    return {**change, correlation.NAME: correlation.of_order(record)}
 
 
 def _about_all(records: Iterable[Record]) -> dict[str, Any]:
@@ -161,11 +241,13 @@ def announced_part(record: Record) -> Record:
     change = record["dynamodb"] if isinstance(record.get("dynamodb"), dict) else {}
     names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
     part = {name: change[name] for name in names if name in change}
-    match change:
-        case {"NewImage": {"customerID": {"S": str(name)}}}:
-            part["NewImage"] = {"customerID": {"S": name}}
-            if correlation_id := correlation.of_order(record):
-                part["NewImage"][correlation.NAME] = {"S": correlation_id}
+    image = {name: {kind: text} for name, kind in IMAGE.items() if change and (text := _of_image(record, name, kind))}
+    if announced_change(record) == "CORRECTED":
+        # A record that cannot be read is set aside as it is.
+        with suppress(KeyError, TypeError, AttributeError):
+            image["summary"] = {"S": _summary(change["NewImage"])}
+    if image:
+        part["NewImage"] = image
     return {
         **{name: record[name] for name in ("eventID", "eventName", "eventSourceARN") if name in record},
         "dynamodb": part,

@@ -1,13 +1,13 @@
-"""Finds the orders that the stream delivers again although they were announced.
+"""Finds the orders and changes that the stream delivers again although they were announced.
 
 A new event source mapping reads the stream from its start, and the stream keeps records for 24 hours. The inbox names
-every announced order.
+every announced order and change.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from math import inf
 from typing import Any
@@ -25,19 +25,25 @@ FRESH_SECONDS = 5
 TOLERANCE_SECONDS = 2
 PAGE = 100
 
-# Receives the Unix times at which orders were written, or 0, and returns the ids of the orders that were announced
-# since. Stops reading when the second argument returns False.
+# Receives the Unix times at which orders were written, or 0, and returns which of them were announced since. A new
+# order is named by its id, and a change by ``name_of_change``. Stops reading when the second argument returns False.
 FindAnnounced = Callable[[Mapping[str, float], Callable[[], bool]], set[str]]
 
 log = logger("orders")
 
 
+def name_of_change(order_id: str, version: Any, change: Any) -> str:
+    """Returns the name of a change to an order. No order has this id, because ids contain no slash."""
+    return f"{order_id}/{version}/{change}"
+
+
 def find_announced(
     dynamodb: Any, table: str, now: datetime, written: Mapping[str, float], has_time: Callable[[], bool]
 ) -> set[str]:
-    """Finds announced orders in the inbox ``table``. The last arguments and the result are those of ``FindAnnounced``.
+    """Finds announced orders and changes in the inbox ``table``.
 
-    An order that was not found is announced again, which is better than not at all.
+    The last arguments and the result are those of ``FindAnnounced``. An order that was not found is announced again,
+    which is better than not at all.
     """
     fresh = now.timestamp() - FRESH_SECONDS
     earliest = {each: moment - TOLERANCE_SECONDS for each, moment in written.items() if 0 < moment < fresh}
@@ -61,13 +67,22 @@ def find_announced(
             answer = dynamodb.query(**query)
             for item in answer["Items"]:
                 content, sent_at = facts.of_item(item), datetime.fromisoformat(item["sentAt"]["S"]).timestamp()
-                if (item["kind"]["S"], content.get("outcome")) == ("order", "placed"):
-                    # Other programs may publish to the topic too, with other facts.
-                    ids = content.get("orderIDs")
-                    names = [each for each in ids if isinstance(each, str)] if isinstance(ids, list) else []
-                    found |= {each for each in names if earliest.get(each, inf) <= sent_at}
+                if item["kind"]["S"] == "order" and content.get("outcome") in ("placed", "changed"):
+                    found |= {each for each in _names(content) if earliest.get(each, inf) <= sent_at}
             if key := answer.get("LastEvaluatedKey"):
                 queries.append({**query, "ExclusiveStartKey": key})
     except (BotoCoreError, ClientError, Unavailable) as error:
         log.warning("the inbox cannot be read, so orders may be announced again", extra={"reason": str(error)})
     return found
+
+
+def _names(content: dict[str, Any]) -> Iterator[str]:
+    """Yields the names of what a notification announced. Other programs may publish to the topic, with other facts."""
+    for field in ("orderIDs", "changes"):
+        values = content.get(field)
+        for value in values if isinstance(values, list) else ():
+            match value:
+                case str():
+                    yield value
+                case [str(order_id), int(version), str(change)]:
+                    yield name_of_change(order_id, version, change)

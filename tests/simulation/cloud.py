@@ -37,7 +37,7 @@ class Cloud(Handlers):
         if service == "sqs":
             self.poll(SETTINGS.orders_queue_url)
             self.poll(SETTINGS.retries_queue_url)
-        elif operation in ("BatchExecuteStatement", "PutItem"):
+        elif operation in ("BatchExecuteStatement", "PutItem", "UpdateItem"):
             self.world.soon(self.read_stream)
         elif operation == "Publish":
             self.deliver_published()

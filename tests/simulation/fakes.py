@@ -226,6 +226,15 @@ def insertion(statement: str) -> tuple[str, list[str]]:
     return match[1], match[2].split("': ?, '")
 
 
+@cache
+def assignments(expression: str) -> list[tuple[str, str, str]]:
+    """Returns each attribute of an UpdateExpression, its new value, and the value that stands for a missing list."""
+    assert expression[:4] == "SET ", expression
+    pairs = [each.split(" = ") for each in re.split(r", (?=#?\w+ = )", expression[4:])]
+    appending = re.compile(r"list_append\(if_not_exists\(\S+, (\S+)\), (\S+)\)")
+    return [(name, match[2], match[1]) if (match := appending.fullmatch(to)) else (name, to, "") for name, to in pairs]
+
+
 @dataclass
 class Table:
     """Items by their key, a string. ``indexes`` names the partition key and the sort key of each index.
@@ -264,8 +273,9 @@ class DynamoDb(Client, service="dynamodb", errors="ConditionalCheckFailedExcepti
         names, values = a.get("ExpressionAttributeNames", {}), a.get("ExpressionAttributeValues", {})
         if "ConditionExpression" in a and not condition(a["ConditionExpression"])(before, names, values):
             raise Refused("ConditionalCheckFailedException")
-        table.write(make(before or key, names), self.clock())
-        return {}
+        new = make(before or key, names)
+        table.write(new, self.clock())
+        return {"Attributes": new} if a.get("ReturnValues") == "ALL_NEW" else {}
 
     @operation
     def put_item(self, a: Item) -> Item:
@@ -273,10 +283,17 @@ class DynamoDb(Client, service="dynamodb", errors="ConditionalCheckFailedExcepti
 
     @operation
     def update_item(self, a: Item) -> Item:
-        verb, pairs = a["UpdateExpression"][:4], [each.split(" = ") for each in a["UpdateExpression"][4:].split(", ")]
-        assert verb == "SET ", verb
-        new = a["ExpressionAttributeValues"]
-        return self._write(a, a["Key"], lambda old, names: old | {names.get(n, n): new[value] for n, value in pairs})
+        values = a["ExpressionAttributeValues"]
+
+        def updated(old: Item, names: Item) -> Item:
+            new = {}
+            for name, value, nothing in assignments(a["UpdateExpression"]):
+                attribute = names.get(name, name)
+                start = old.get(attribute, values[nothing])["L"] if nothing else []
+                new[attribute] = {"L": start + values[value]["L"]} if nothing else values[value]
+            return old | new
+
+        return self._write(a, a["Key"], updated)
 
     @operation
     def get_item(self, a: Item) -> Item:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -56,10 +56,16 @@ class Failed(Exception):
     """A state failed after its retries."""
 
 
-class Handlers:
-    """``kept`` counts each inbox item's writes. ``announced`` has the orders that the inbox shows as announced.
+def names(announced: Mapping[str, Any]) -> list[Any]:
+    """Returns the orders and changes in the facts of an announcement."""
+    return [*announced["orderIDs"], *map(tuple, announced.get("changes", ()))]
 
-    ``repeated`` names orders that were announced again unnecessarily.
+
+class Handlers:
+    """``kept`` counts each inbox item's writes. ``announced`` has the orders and changes that the inbox shows as
+    announced.
+
+    ``repeated`` names those that were announced again unnecessarily.
     """
 
     def __init__(self, world: World) -> None:
@@ -139,7 +145,7 @@ class Handlers:
 
         def publish(notification: notifications.Notification) -> None:
             self.publish(notification)
-            published.extend(notification.facts["orderIDs"])
+            published.extend(names(notification.facts))
 
         result = announce.announce_orders(
             event,
@@ -156,9 +162,9 @@ class Handlers:
     def keep(self, item: dict[str, Any]) -> None:
         self.kept[item["notificationID"]["S"]] += 1
         content = json.loads(item["facts"]["S"])
-        if content.get("outcome") == "placed":
+        if content.get("outcome") in ("placed", "changed"):
             sent = datetime.fromisoformat(item["sentAt"]["S"]).timestamp()
-            self.announced |= {each: sent for each in content["orderIDs"] if each not in self.announced}
+            self.announced |= {each: sent for each in names(content) if each not in self.announced}
 
     def record_notification(self, event: dict[str, Any], _process: Process) -> None:
         notifications.record(event, dynamodb=self.dynamodb, table=SETTINGS.notifications_table)

@@ -13,7 +13,7 @@ from typing import Any
 from chalicelib import idempotency, reports
 from chalicelib.dead_letters.letters import Letter, Origins, read_failure, read_order
 from chalicelib.errors import Conflict
-from chalicelib.orders import placing
+from chalicelib.orders import changes, placing
 from chalicelib.orders.order import Order
 from chalicelib.uploads import actions
 from chalicelib.uploads.records import Status
@@ -28,6 +28,18 @@ SECONDS = 40
 TRIES = 100
 EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
+# The share of the answers that do not reach the person who changes an order.
+LOST_ANSWERS = 0.1
+# What two people do to one order, and by how many seconds they do it one after the other. The first status is the one
+# that they saw.
+PLANS = (
+    (0.1, "PLACED READY", "PLACED CANCELLED"),
+    (0.1, "PLACED CORRECTED", "PLACED CORRECTED"),
+    (0.1, "PLACED CORRECTED", "PLACED READY"),
+    (5, "PLACED READY", "READY SERVED"),
+    (5, "PLACED READY", "READY CANCELLED"),
+    (5, "PLACED CORRECTED", "PLACED CANCELLED"),
+)
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 SERVICES = ["sqs"] * 2 + ["dynamodb"] * 3 + ["sns"] * 2 + ["mysql"] * 2 + ["s3", "lambda", "stepfunctions"]
 FUNCTIONS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "sns delivery")
@@ -83,6 +95,15 @@ class History:
         if dice.random() < 0.5:
             # The same id with another content.
             add("order", "order-0", "another")
+        for number in (*dice.sample(range(5), 3), REFUSED):
+            apart, *plan = dice.choice(PLANS)
+            after = SECONDS / 2 + dice.random() * 10
+            for who, change in zip(("ann", "ben"), plan, strict=True):
+                steps.append(Action(after, "change", f"order-{number}", f"{who} {change}"))
+                after += apart * dice.random()
+            if number != REFUSED:
+                # A late copy of an order that may have been changed since.
+                steps.append(replace(steps[number], at=SECONDS * (1 + dice.random())))
         for number in range(dice.randint(1, 3)):
             key, first = f"key-{number}", dice.choice(["latte", "mocha"])
             add("order with a key", key, first)
@@ -159,6 +180,9 @@ class Played:
         self.contents: dict[str, set[str]] = {}
         self.refused: list[str] = []
         self.actions: list[tuple[str, str]] = []
+        # The bodies of the requests to change an order, by key, and the keys of those that the API accepted.
+        self.changes: dict[str, dict[str, Any]] = {}
+        self.changed: list[str] = []
         # The events and contents of the uploaded files, by key.
         self.files: dict[str, list[tuple[dict[str, Any], str]]] = {}
         self.messages = 0
@@ -200,6 +224,26 @@ class Played:
         name = f"order {key or body['orderID']}"
         self.contents.setdefault(name, set()).add(body["item"])
         self.ask(name, work, self.orders.append)
+
+    def change(self, step: Action) -> None:
+        who, seen, to = step.content.split()
+        key = f"{step.name}-{who}-{to}"
+        if f"order {step.name}" not in self.contents:
+            return
+        items = [{"item": to, "quantity": 1 + len(self.changes)}]
+        body = {"from": seen, **({"items": items, "note": key} if to == changes.CORRECTED else {"status": to})}
+        self.changes[key] = body
+        context = {"authorizer": {"principalId": who, "groups": "staff"}, "resourcePath": "/orders/{order_id}"}
+        given = {"raw_body": json.dumps(body).encode(), "headers": {"idempotency-key": key}, "method": "PATCH"}
+        request: Any = SimpleNamespace(**given, context=context)
+        tables = {"orders": SETTINGS.orders_table, "requests": SETTINGS.requests_table}
+
+        def work(_process: Process) -> Any:
+            changes.patch(request, step.name, dynamodb=self.cloud.dynamodb, now=self.world.now(), **tables)
+            if self.world.random.random() < LOST_ANSWERS:
+                raise self.world.error("api", "PATCH", False, done=True)
+
+        self.ask(f"change {key}", work, lambda _: self.changed.append(key))
 
     def message(self, step: Action) -> None:
         self.messages += 1

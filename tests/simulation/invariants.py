@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
+from chalicelib.orders.changes import CORRECTED
+from chalicelib.orders.order import STATUSES, Item, stored_items
 from chalicelib.uploads.records import Status
 from chalicelib.uploads.rows import IDENTITY
 from chalicelib.uploads.upload import Upload
@@ -16,14 +19,19 @@ from tests.simulation.history import Played
 HOPELESS = ("not an order", REFUSED, UNSTORABLE, ENDLESS, UNHEARD)
 
 
-def _facts(played: Played, kind: str) -> list[dict[str, object]]:
-    """Returns the facts and the key of each notification of a kind that the e-mail subscriber received."""
+def _facts(played: Played, kind: str) -> list[dict[str, Any]]:
+    """Returns the facts, the key and the text of each notification of a kind that the e-mail subscriber received."""
     found = []
     for message in played.cloud.heard:
         attributes = message["MessageAttributes"]
         if attributes["kind"]["Value"] == kind:
-            found.append({**json.loads(attributes["facts"]["Value"]), "notification": attributes["key"]["Value"]})
+            identity = {"notification": attributes["key"]["Value"], "text": message["Message"]}
+            found.append({**json.loads(attributes["facts"]["Value"]), **identity})
     return found
+
+
+def _changes(item: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each["M"] for each in item.get("changes", {"L": []})["L"]]
 
 
 def accepted_orders_are_stored(played: Played) -> Iterator[str]:
@@ -48,10 +56,27 @@ def a_repeated_order_is_accepted(played: Played) -> Iterator[str]:
 
 
 def orders_are_stored_once(played: Played) -> Iterator[str]:
-    """Nothing changes or repeats a stored order."""
-    for order_id, writes in Counter(each["dynamodb"]["Keys"]["orderID"]["S"] for each in played.cloud.stream).items():
-        if writes > 1:
-            yield f"{order_id} was written {writes} times"
+    """Nothing repeats a stored order or turns it back. Each later write adds one allowed change, and loses nothing."""
+    stored: dict[str, dict[str, Any]] = {}
+    for record in played.cloud.stream:
+        new: dict[str, Any] = record["dynamodb"]["NewImage"]
+        order_id = new["orderID"]["S"]
+        old, stored[order_id] = stored.get(order_id), new
+        if old is None:
+            continue
+        *before, entry = _changes(new) or [{}]
+        if not entry or before != _changes(old) or new["version"]["N"] != str(len(before) + 1):
+            yield f"{order_id} was turned back, or lost a change"
+            continue
+        change, asked = entry["change"]["S"], played.changes[entry["key"]["S"]]
+        status, content = old["status"]["S"], {name: old[name] for name in ("items", "note")}
+        if change == CORRECTED:
+            is_right = status == new["status"]["S"] == "PLACED" and content.items() <= entry.items()
+            content = {"items": stored_items(tuple(Item(**each) for each in asked["items"])), "note": entry["key"]}
+        else:
+            is_right = change in STATUSES[status] and new["status"]["S"] == change == asked["status"]
+        if not is_right or not content.items() <= new.items():
+            yield f"{order_id} was {status}, and became {change} wrongly"
     keys = Counter(order_id[:5] for order_id in played.cloud.dynamodb.tables[SETTINGS.orders_table].items)
     yield from (f"{key} made {number} orders" for key, number in keys.items() if key[:4] == "key-" and number > 1)
 
@@ -64,6 +89,37 @@ def stored_orders_are_announced(played: Played) -> Iterator[str]:
     for order_id in played.cloud.dynamodb.tables[SETTINGS.orders_table].items.keys() - announced:
         if REFUSED not in order_id and UNHEARD not in order_id:
             yield f"{order_id} is stored and was not announced"
+
+
+def accepted_changes_are_made_once(played: Played) -> Iterator[str]:
+    """Every accepted change is in its order once, even if the request was repeated. A refused change is not."""
+    items = played.cloud.dynamodb.tables[SETTINGS.orders_table].items.values()
+    made = Counter(each["key"]["S"] for item in items for each in _changes(item))
+    for key in {*played.changed, *made}:
+        if made[key] != 1:
+            yield f"the change {key} was made {made[key]} times"
+    yield from (f"{name} was refused and made" for name in played.refused if made[name.removeprefix("change ")])
+
+
+def corrected_and_cancelled_orders_are_announced(played: Played) -> Iterator[str]:
+    """Every correction and cancellation is announced, with what the order is now. No other change is."""
+    announced: dict[tuple[Any, ...], str] = {}
+    for facts in _facts(played, "order"):
+        announced |= {tuple(change): facts["text"] for change in facts.get("changes", ())}
+    made = {
+        (order_id, version, entry["change"]["S"]): entry
+        for order_id, item in played.cloud.dynamodb.tables[SETTINGS.orders_table].items.items()
+        for version, entry in enumerate(_changes(item), 1)
+        if entry["change"]["S"] in (CORRECTED, "CANCELLED")
+    }
+    yield from (f"{change} was announced and did not happen" for change in announced.keys() - made.keys())
+    for (order_id, version, change), entry in made.items():
+        expected = f"order {order_id} of customer ann was {change.lower()} by {entry['by']['S']}"
+        if change == CORRECTED:
+            [item] = played.changes[entry["key"]["S"]]["items"]
+            expected += f": {item['quantity']} × {item['item']}; note: {entry['key']['S']}"
+        if REFUSED not in order_id and expected not in announced.get((order_id, version, change), ""):
+            yield f"the change {version} to {order_id} was not announced"
 
 
 def announcements_are_recognisable(played: Played) -> Iterator[str]:
@@ -202,7 +258,9 @@ INVARIANTS = (
     accepted_orders_are_stored,
     a_repeated_order_is_accepted,
     orders_are_stored_once,
+    accepted_changes_are_made_once,
     stored_orders_are_announced,
+    corrected_and_cancelled_orders_are_announced,
     announcements_are_recognisable,
     reports_end_and_are_announced,
     the_inbox_has_each_notification_once,

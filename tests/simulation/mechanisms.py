@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from chalicelib import idempotency, notifications, reports
 from chalicelib.dead_letters import redrive, retrying
 from chalicelib.errors import Unavailable, aws_errors
-from chalicelib.orders import announce, placing, replay, store
+from chalicelib.orders import announce, changes, placing, replay, store
 from chalicelib.orders.order import Order
 from chalicelib.uploads import comparing, jobs
 from chalicelib.uploads.ledger import Ledger
@@ -51,6 +51,20 @@ def _without_condition(original: Original, event: Any, *, dynamodb: Any, **given
             dynamodb.put_item(**arguments)
 
     original(event, dynamodb=Unconditional(), **given)
+
+
+def _update_unconditionally(_original: Original, item: Any, sets: Any, entry: Any, dynamodb: Any, table: str) -> Any:
+    class Unconditional:
+        exceptions = dynamodb.exceptions
+
+        def update_item(self, ConditionExpression: str, **arguments: Any) -> Any:  # noqa: N803 - botocore's name
+            return dynamodb.update_item(**arguments)
+
+    return _original(item, sets, entry, Unconditional(), table)
+
+
+def _only_new(record: Any) -> str:
+    return announce.PLACED if record["eventName"] == "INSERT" else ""
 
 
 def _without_etag(_original: Original, upload: Upload, s3: Any, bucket: str) -> Any:
@@ -124,6 +138,17 @@ MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     "orders: the dead letter with its reason": [
         (store, "_send_to_dead_letters", lambda failed, *_: {each.message["messageId"] for each in failed}, False)
     ],
+    "changes: the condition on the version": [(changes, "_write", _update_unconditionally, True)],
+    "changes: the recognition by key": [(changes, "_has", lambda *_: False, False)],
+    "changes: the check of the status": [(changes, "_check", lambda *_: None, False)],
+    "changes: the digest of the order as placed": [
+        (changes, "_corrected", lambda original, *given: {**original(*given), "digest": {"S": "new"}}, True)
+    ],
+    "announcing: changed orders": [(announce, "announced_change", _only_new, False)],
+    "announcing: no other changes": [
+        (announce, "ANNOUNCED_CHANGES", ("READY", "SERVED", *announce.ANNOUNCED_CHANGES), False)
+    ],
+    "announcing: the look into the inbox for changes": [(replay, "name_of_change", lambda *_: object(), False)],
     "announcing: the first failed record": [(announce, "announce_orders", _forget_failures, True)],
     "announcing: setting aside": [(announce, "set_aside_with", lambda *_: lambda *_: [], False)],
     "announcing: halving a refused batch": [(announce, "_announce", _announce_all_or_none, False)],

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from chalicelib.orders import changes
+from chalicelib.orders.changes import Change
 from tests.simulation import fakes
 from tests.system.events import records
 from tests.system.system import new_id
@@ -122,6 +124,33 @@ def test_updates(cloud: SimpleNamespace) -> None:
     item = cloud.dynamodb.get_item(TableName=cloud.table, Key=key, ConsistentRead=True)["Item"]
     assert item == {**key, "status": {"S": "DONE"}, "rowsRead": {"N": "1"}}
     assert "Item" not in cloud.dynamodb.get_item(TableName=cloud.table, Key=order("absent"))
+
+
+def test_changes_of_an_order(cloud: SimpleNamespace) -> None:
+    order_id, given = new_id(), {"dynamodb": cloud.dynamodb, "table": cloud.table}
+    placed = {**order(order_id, status="PLACED", customerID="ann"), "items": {"L": []}, "note": {"NULL": True}}
+    cloud.dynamodb.put_item(TableName=cloud.table, Item=placed)
+
+    def entry(key: str, name: str) -> dict[str, Any]:
+        return {field: {"S": text} for field, text in {"at": "now", "by": "ben", "change": name, "key": key}.items()}
+
+    corrected = changes.make(order_id, Change("PLACED", note="new", has_note=True), entry("a", "CORRECTED"), **given)
+    # Neither an order as it was before nor a repeated request changes the order.
+    assert changes._write(placed, {"status": {"S": "READY"}}, entry("b", "READY"), **given) is None
+    ready = changes.make(order_id, Change("PLACED", 1, "READY"), entry("c", "READY"), **given)
+    assert changes._write(corrected, {"status": {"S": "CANCELLED"}}, entry("d", "CANCELLED"), **given) is None
+    assert changes.make(order_id, Change("PLACED", 1, "READY"), entry("c", "READY"), **given) == ready
+    entries = [{**entry("a", "CORRECTED"), "items": placed["items"], "note": placed["note"]}, entry("c", "READY")]
+    assert ready == {
+        **{
+            **placed,
+            **order(order_id, status="READY", note="new", changedAt="now", changedBy="ben", lastChange="READY"),
+        },
+        **{"version": {"N": "2"}, "changes": {"L": [{"M": each} for each in entries]}},
+    }
+    found = [each for each in cloud.stream() if each["dynamodb"]["Keys"] == order(order_id)]
+    assert [each["dynamodb"]["NewImage"] for each in found] == [placed, corrected, ready]
+    assert [each["eventName"] for each in found] == ["INSERT", "MODIFY", "MODIFY"]
 
 
 def test_inserts_and_the_stream(cloud: SimpleNamespace) -> None:

@@ -221,6 +221,7 @@ class World:
             result = perform()
             if kind == "call repeated by the SDK":
                 # The first answer was lost on the way, so the SDK sends the call again.
+                self.after_call(service, operation)
                 result = perform()
         self.after_call(service, operation)
         if kind == "lost answer":

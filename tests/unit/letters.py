@@ -63,7 +63,8 @@ def sns_event(**fields: Any) -> dict[str, Any]:
     return {"Records": [{"Sns": {"MessageId": "n-1", "Subject": "Inventory report ready", "Message": LINK, **fields}}]}
 
 
-def stream_record(order_id: str = "o-1", number: int = 5, name: str = "INSERT") -> dict[str, Any]:
+def stream_record(order_id: str = "o-1", number: int = 5, name: str = "INSERT", change: str = "") -> dict[str, Any]:
+    changed = {"lastChange": {"S": change}, "version": {"N": "1"}, "changedBy": {"S": "mia"}} if change else {}
     return {
         "eventID": f"e-{order_id}",
         "eventName": name,
@@ -72,7 +73,7 @@ def stream_record(order_id: str = "o-1", number: int = 5, name: str = "INSERT") 
             "ApproximateCreationDateTime": 1795230855.0,
             "Keys": {"orderID": {"S": order_id}},
             "SequenceNumber": str(number),
-            "NewImage": {"customerID": {"S": "Zoë"}},
+            "NewImage": {"customerID": {"S": "Zoë"}, **changed},
         },
     }
 

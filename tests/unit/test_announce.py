@@ -1,5 +1,9 @@
-"""Tests how new orders are announced. An order that cannot be announced must not delay other orders."""
+"""Tests how new, corrected and cancelled orders are announced.
 
+An order that cannot be announced must not delay other orders.
+"""
+
+import json
 import re
 import zlib
 from collections.abc import Sequence
@@ -12,7 +16,7 @@ from botocore.stub import Stubber
 
 from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification, Publish
-from chalicelib.orders.announce import FAILED_CALLS, SetAside, announce_orders
+from chalicelib.orders.announce import FAILED_CALLS, SetAside, announce_orders, announced_part
 from tests.unit.api import Api
 from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 
@@ -30,6 +34,19 @@ def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[s
             **({} if name == "REMOVE" else {"NewImage": image}),
         },
     }
+
+
+def change(order_id: str, name: str, version: int = 1, item: str = "Latte", note: str | None = None) -> dict[str, Any]:
+    """Returns the record of a changed order."""
+    modified = record(order_id, name="MODIFY")
+    modified["eventID"] += f"-{version}"
+    modified["dynamodb"]["SequenceNumber"] += str(version)
+    modified["dynamodb"]["NewImage"] |= {
+        **{"lastChange": {"S": name}, "version": {"N": str(version)}, "changedBy": {"S": "Zoë"}},
+        "items": {"L": [{"M": {"item": {"S": item}, "quantity": {"N": "2"}}}] * 2},
+        "note": {"NULL": True} if note is None else {"S": note},
+    }
+    return modified
 
 
 class Failures:
@@ -94,6 +111,55 @@ def test_a_changed_or_removed_order_is_not_announced() -> None:
     assert announced(record("o-1", name="MODIFY"), record("o-2", name="REMOVE")) == []
     (notification,) = announced(record("o-1", name="MODIFY"), record("o-2"), record("o-3", name="REMOVE"))
     assert notification.message == "1 new order:\n- order o-2 of customer c-1"
+
+
+def test_corrected_and_cancelled_orders_are_in_the_notification_of_their_batch() -> None:
+    corrected = change("o-1", "CORRECTED", 2, note="no\nsugar")
+    (notification,) = announced(record("o-1"), corrected, record("o-2"), change("o-3", "CANCELLED", 12))
+    assert notification.subject == notification.sms == "2 new orders, 1 corrected, 1 cancelled"
+    assert notification.message.splitlines() == [
+        "2 new orders, 1 corrected, 1 cancelled:",
+        "- order o-1 of customer c-1",
+        "- order o-1 of customer c-1 was corrected by Zoë: 2 × Latte, 2 × Latte; note: no sugar",
+        "- order o-2 of customer c-1",
+        "- order o-3 of customer c-1 was cancelled by Zoë",
+    ]
+    changes = [["o-1", 2, "CORRECTED"], ["o-3", 12, "CANCELLED"]]
+    assert notification.facts == {"outcome": "placed", "orderIDs": ["o-1", "o-2"], "changes": changes}
+
+
+def test_a_batch_without_a_new_order_says_what_was_changed() -> None:
+    cancelled, corrected = change("o-1", "CANCELLED"), change("o-2", "CORRECTED")
+    (one,), (both,) = announced(announced_part(cancelled)), announced(cancelled, corrected, cancelled)
+    assert one.facts == {"outcome": "changed", "orderIDs": [], "changes": [["o-1", 1, "CANCELLED"]]}
+    assert (one.sms, both.subject) == ("1 order cancelled", "1 order corrected, 2 cancelled")
+
+
+def test_an_order_that_became_ready_or_was_served_or_expired_is_not_announced() -> None:
+    expired = {**change("o-3", "CANCELLED"), "eventName": "REMOVE"}
+    assert announced(change("o-1", "READY"), change("o-2", "SERVED", 2), expired) == []
+
+
+def test_100_corrected_orders_of_any_length_fit_into_a_notification_and_into_an_event() -> None:
+    records = [change(f"o-{number}", "CORRECTED", item="😀" * 200, note="😀" * 500) for number in range(100)]
+    parts = [announced_part(each) for each in records]
+    assert len(json.dumps(parts)) < 1_000_000
+    (notification,) = announced(*parts)
+    assert [notification] == announced(*records)
+    assert len(notification.message.encode()) < 200_000
+    assert notification.message.count("…; note: 😀") == 100
+
+
+@pytest.mark.parametrize("missing", ["items", "note", "version"])
+def test_a_change_that_cannot_be_read_is_set_aside_and_its_neighbours_are_announced(missing: str) -> None:
+    bad = change("o-3", "CORRECTED")
+    del bad["dynamodb"]["NewImage"][missing]
+    failures, topic = Failures(), Topic(AWAY, "none")
+    assert announce([*RECORDS[:3], bad, *RECORDS[4:]], topic, failures) is None
+    assert (failures.put, len(topic.taken)) == (["e-o-3-1"], 9)
+    # A redrive that still cannot read the change sets it aside again.
+    assert announce([announced_part(bad)], topic, failures, redriven=True) is None
+    assert failures.put == ["e-o-3-1"] * 2
 
 
 def test_a_redelivered_batch_keeps_its_key_and_another_batch_has_another_key() -> None:

@@ -51,6 +51,7 @@ TOO_OLD["Body"] = json.dumps(json.loads(TOO_OLD["Body"]) | {"responsePayload": N
 TIMELESS = invocation("receive_upload", s3_event("a"))
 del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
+CANCELLED = {"Records": [stream_record(name="MODIFY", change="CANCELLED")]}
 UNSTARTED, REFUSED = "the report could not be started", "The role may not start it"
 
 NO_FUNCTION = "the function store_orders failed on the whole batch: see its log"
@@ -81,6 +82,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "announcement",
         {"tries": None},
     ),
+    "announcement of cancelled order o-1 of customer Zoë": (lost("announce_orders", CANCELLED), "announcement", {}),
     UNREADABLE: (lost("record_notification", {"Records": [{"Sns": {}}]}), "notification", {}),
     "notification 'Inventory report ready' (not delivered)": (
         message(envelope(), ErrorCode="404", ErrorMessage="not found"),
@@ -271,7 +273,8 @@ class Stream:
         number = float(ShardIterator)
         answer: dict[str, Any] = {"Records": []}
         if number.is_integer() and number > 0:
-            record = stream_record(f"o-{int(number)}", int(number), "MODIFY" if number == 6 else "INSERT")
+            change = {6: "READY", 7: "CANCELLED"}.get(int(number), "")
+            record = stream_record(f"o-{int(number)}", int(number), "MODIFY" if change else "INSERT", change)
             del record["eventSourceARN"]
             record["dynamodb"]["ApproximateCreationDateTime"] = datetime.fromtimestamp(1795230855, UTC)
             # The record contains a binary attribute that boto3 returns as bytes and JSON cannot represent.
@@ -356,7 +359,7 @@ def test_an_undelivered_notification_is_published_again_keyed_by_id_if_keyless(a
     assert json.loads(calls[0]["Message"]) == texts
 
 
-def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
+def test_the_new_and_cancelled_orders_at_a_position_are_read_from_the_stream_and_announced(
     api: Api, aws: Aws, functions: Functions, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(aws, FAILURES, position())
@@ -368,8 +371,8 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
         "ShardIteratorType": "AT_SEQUENCE_NUMBER",
         "SequenceNumber": "5",
     }
-    # The sixth record is not sent, because it changes an order that was already announced.
-    records = [stream_record("o-5", 5), stream_record("o-7", 7)]
+    # The sixth record is not sent, because it is of a change that is not announced.
+    records = [stream_record("o-5", 5), stream_record("o-7", 7, "MODIFY", "CANCELLED")]
     [(function, event)] = functions.invoked
     assert (function, event["Records"], event["redriven"]) == ("cafe-test-announce_orders", records, True)
     # An order of the batch that fails separately has an id of its own.
@@ -556,6 +559,7 @@ INBOX = ("NOTIFICATIONS_TABLE", "notificationID")
 BECOMES = {
     "order": (ORDER, *ORDERS, "o-1"),
     "announcement": (invocation("announce_orders", ANNOUNCED), *INBOX, "any"),
+    "announcement of a change": (invocation("announce_orders", CANCELLED), *INBOX, "any"),
     "upload": (file("inventory/a.csv"), *UPLOADS, records.upload_id("inventory/a.csv", "01")),
     "upload that is not imported": (file("a+b"), *INBOX, "upload/a b/01"),
     "notification": (envelope(), *INBOX, "report/inventory-1"),
@@ -579,8 +583,9 @@ def test_a_letter_is_on_its_way_until_its_result_exists(
     assert api.get("/notifications").json_body["notifications"] == []
     [shown] = listed(api)["handled"]
     assert (shown["letter"], shown["by"], shown["state"]) == (letter, "mia", "ON_ITS_WAY")
-    at, facts = timestamp(datetime.now(UTC)), json.dumps({"outcome": "placed", "orderIDs": ["o-1"]})
-    result = {key: value, "kind": "order", "sentAt": at, "facts": facts, **index_keys(at, value)}
+    at, facts = timestamp(datetime.now(UTC)), {"outcome": "placed", "orderIDs": ["o-1"]}
+    facts = {"outcome": "changed", "changes": [["o-1", 1, "CANCELLED"]]} if "change" in name else facts
+    result = {key: value, "kind": "order", "sentAt": at, "facts": json.dumps(facts), **index_keys(at, value)}
     for status in ("IMPORTING", "REFUSED") if name == "upload" else ("PLACED",):
         item = {name: {"S": each} for name, each in {**result, "status": status}.items()}
         aws.dynamodb.put_item(TableName=ENVIRONMENT[table], Item=item)

@@ -16,21 +16,24 @@ from chalicelib.orders.replay import find_announced
 from tests.unit import notices
 from tests.unit.api import Api
 from tests.unit.cloud import Aws, refusing
-from tests.unit.test_announce import record
+from tests.unit.test_announce import change, record
 
 NOW = datetime(2026, 11, 1, 5, tzinfo=UTC)
 
 
 def announced(aws: Aws, number: int, order_ids: Iterable[str], ago: float, outcome: str = "placed") -> None:
-    """Stores an announcement in the inbox."""
-    facts = {"outcome": outcome, "orderIDs": list(order_ids)}
+    """Stores an announcement in the inbox. The names of changes have the form ``o-1/2/CANCELLED``."""
+    names = [each.split("/") for each in order_ids]
+    changes = [[order_id, int(version), change] for order_id, version, change in (each for each in names if each[1:])]
+    facts = {"outcome": outcome, "orderIDs": [each[0] for each in names if not each[1:]], "changes": changes}
     values = notices.attributes(kind="order", key=f"orders/{number}", facts=json.dumps(facts))
     notices.record(aws, notices.sent(number, NOW - timedelta(seconds=ago), MessageAttributes=values))
 
 
 def replay(aws: Aws, written: dict[str, float], *, redriven: bool = False, calls: int = 1_000) -> list[str]:
-    """Delivers orders that were written so many seconds ago, and returns the ids of the orders that are announced."""
-    records = [record(order_id) for order_id in written]
+    """Delivers orders and changes that were written so many seconds ago, and returns those that are announced."""
+    names = [each.split("/") for each in written]
+    records = [change(each[0], each[2], int(each[1])) if each[1:] else record(each[0]) for each in names]
     for each, ago in zip(records, written.values(), strict=True):
         each["dynamodb"]["ApproximateCreationDateTime"] = float(int(NOW.timestamp() - ago))
     published: list[Notification] = []
@@ -44,7 +47,9 @@ def replay(aws: Aws, written: dict[str, float], *, redriven: bool = False, calls
         seconds_left=lambda: next(seconds, 0),
     )
     assert answer == {"batchItemFailures": []}
-    return [each for notification in published for each in notification.facts["orderIDs"]]
+    facts = [notification.facts for notification in published]
+    changes = ["/".join(map(str, each)) for given in facts for each in given.get("changes", ())]
+    return [each for given in facts for each in given["orderIDs"]] + changes
 
 
 def test_announced_orders_are_not_announced_again_in_batches_of_another_size(aws: Aws) -> None:
@@ -62,12 +67,31 @@ def test_what_was_never_announced_is_announced_whatever_its_age(aws: Aws) -> Non
     assert replay(aws, {"o-1": 3600, "o-2": 3599, "o-4": 3598, "o-5": 1}) == ["o-2", "o-5"]
 
 
-@pytest.mark.parametrize("facts", [{}, {"orderIDs": "o-1"}, {"orderIDs": [{"id": "o-1"}, None]}])
+def test_announced_changes_are_not_announced_again_and_another_change_to_the_same_order_is(aws: Aws) -> None:
+    announced(aws, 1, ["o-1", "o-2/1/CORRECTED"], ago=3590)
+    announced(aws, 2, ["o-1/3/CANCELLED"], ago=1790, outcome="changed")
+    found = {"o-1": 3600, "o-2/1/CORRECTED": 3600, "o-1/3/CANCELLED": 1800}
+    assert replay(aws, found) == []
+    fresh = {"o-1/1/CORRECTED": 3600, "o-1/2/CORRECTED": 3600, "o-2/2/CORRECTED": 1800, "o-2": 3600}
+    assert replay(aws, fresh) == ["o-2", "o-1/1/CORRECTED", "o-1/2/CORRECTED", "o-2/2/CORRECTED"]
+    # A later change of a new order that has the same id is not the change that was announced.
+    assert replay(aws, {"o-1/3/CANCELLED": 1700}) == ["o-1/3/CANCELLED"]
+    assert replay(aws, found, redriven=True) == ["o-1", "o-2/1/CORRECTED", "o-1/3/CANCELLED"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"orderIDs": "o-1", "changes": "o-1"},
+        {"orderIDs": [{"id": "o-1"}, None], "changes": [["o-1"], [1, 2, 3], None, ["o-1", "1", "CANCELLED"]]},
+    ],
+)
 def test_facts_of_another_program_do_not_stop_announcements(aws: Aws, facts: dict[str, Any]) -> None:
     content = json.dumps({"outcome": "placed", **facts})
     values = notices.attributes(kind="order", key="orders/1", facts=content)
     notices.record(aws, notices.sent(1, NOW - timedelta(seconds=60), MessageAttributes=values))
-    assert replay(aws, {"o-1": 61}) == ["o-1"]
+    assert replay(aws, {"o-1": 61, "o-1/1/CANCELLED": 61}) == ["o-1", "o-1/1/CANCELLED"]
 
 
 def test_a_usual_batch_costs_no_read(aws: Aws) -> None:
