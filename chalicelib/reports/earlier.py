@@ -16,8 +16,6 @@ KEY = "inventory/newest.json"
 KEPT = 100
 TRIES = 5
 FIELDS = ("reportId", "csvKey", "generatedAt")
-# Without the permission to list the bucket, S3 answers with AccessDenied for an object that does not exist.
-MISSING = ("NoSuchKey", "404", "AccessDenied", "403")
 CHANGED = ("PreconditionFailed", "ConditionalRequestConflict")
 
 Report = dict[str, Any]
@@ -81,7 +79,7 @@ def _read(s3: Any, bucket: str) -> tuple[list[Report], dict[str, str]]:
             answer = s3.get_object(Bucket=bucket, Key=KEY)
             body = answer["Body"].read()
     except ClientError as error:
-        if error.response["Error"]["Code"] not in MISSING:
+        if error.response["Error"]["Code"] != "NoSuchKey":
             raise
         return [], {"IfNoneMatch": "*"}
     try:
