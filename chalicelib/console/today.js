@@ -104,10 +104,10 @@ function showTotals({ orders, reports, uploads, failures }) {
 
 function stock() {
   const { lowStock: low } = figures;
-  const opens = (href, text) => (person()?.isManager ? h("a", { href, text }) : text);
+  const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href, text }) : other);
   const content = low
     ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt, "short"), "."]
-    : ["Low stock appears here after the next inventory report. ", opens("#reports", "A manager can request one.")];
+    : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
   return [part("today-stock", "Low in stock", h("p.soft", ...content), ...(low ? lowBeans(low) : []))];
 }
 
