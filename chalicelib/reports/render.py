@@ -128,15 +128,11 @@ class Summary:
 
     def lowest(self) -> dict[str, Any]:
         """Returns the beans that are low in stock as ``{"count", "limit", "beans"}``, with a few of them by name."""
-        named = [
-            {
-                "name": bean_name(bean.row.product_name),
-                "supplier": supplier_name(bean.row.supplier_id, bean.row.supplier),
-                "quantity": bean.quantity,
-            }
-            for bean in self.neediest[:LOW_STOCK_NAMED]
-        ]
-        return {"count": self.low, "limit": self.low_stock, "beans": named}
+        beans = []
+        for row, _, quantity in self.neediest[:LOW_STOCK_NAMED]:
+            supplier = supplier_name(row.supplier_id, row.supplier)
+            beans.append({"name": bean_name(row.product_name), "supplier": supplier, "quantity": quantity})
+        return {"count": self.low, "limit": self.low_stock, "beans": beans}
 
 
 @dataclass(frozen=True)

@@ -363,7 +363,7 @@ class Sns(Client, service="sns"):
 
 
 @dataclass
-class S3(Client, service="s3"):
+class S3(Client, service="s3", errors="NoSuchKey"):
     """Bodies and ETags by bucket and key. ``events`` has a record of each object put into the bucket ``watched``."""
 
     watched: str = ""
