@@ -77,6 +77,10 @@ def test_beans_are_known_by_their_ids_and_not_by_their_names(s3: Any) -> None:
     assert not compared(s3, same, renamed).counts
     fewer = compared(s3, same, [same[0], same[2]])
     assert (fewer.counts, fewer.text()) == ({"gone": 1}, "1 gone ('House').")
+    unnamed = [line(4, product_name="=1+1"), line(5, product_name=None, supplier_id=None)]
+    added = compared(s3, same, [*same, *unnamed])
+    assert added.text() == "2 new ('=1+1', 'Unnamed bean')."
+    assert [change.supplier for change in added.named("new")] == ["Café Azul", "No supplier on record"]
 
 
 @pytest.mark.parametrize(
