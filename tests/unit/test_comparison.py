@@ -69,6 +69,7 @@ def test_a_report_says_what_changed_since_the_report_before(s3: Any) -> None:
     assert "Nothing changed." in page(s3, "c").text
     assert report(s3, "d", THIRD, [])["text"].startswith("6 gone")
     assert "6 gone" in page(s3, "d").text
+    assert "and 1 more" in page(s3, "d").text
 
 
 def test_beans_are_known_by_their_ids_and_not_by_their_names(s3: Any) -> None:
