@@ -20,7 +20,7 @@ from chalice.app import AuthRequest, AuthResponse, BaseLambdaEvent, Chalice, Dyn
 from chalicelib import clients, correlation, rest
 from chalicelib.errors import CafeError, MissingSettings
 from chalicelib.logs import logger
-from chalicelib.settings import VERSION, Settings, cognito_endpoint, currency, database_admin_secret, database_secret
+from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_admin_secret, database_secret
 
 try:
     settings = Settings.read()
@@ -177,9 +177,10 @@ def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """State 2a: renders the CSV file as an HTML page and saves it in the reports bucket."""
     from chalicelib.reports import render
+    from chalicelib.settings import currency, low_stock
 
-    bucket = settings.reports_bucket
-    return render.render_report(event, s3=clients.aws("s3"), bucket=bucket, currency=currency())
+    s3, bucket = clients.aws("s3"), settings.reports_bucket
+    return render.render_report(event, s3=s3, bucket=bucket, currency=currency(), low_stock=low_stock())
 
 
 @app.lambda_function()

@@ -29,7 +29,8 @@ from benchmarks.compare import ROUNDS, compare
 from benchmarks.results import Point, Result
 from chalicelib import clients, settings
 from chalicelib.database import migrate
-from chalicelib.reports import inventory, prices, render, report_key
+from chalicelib.reports import inventory, prices, render, report_key, texts
+from chalicelib.reports.comparison import Comparison
 from chalicelib.timeline import timestamp
 from local.database import Database
 from local.processes import free_ports
@@ -125,7 +126,7 @@ def _plain(database: settings.Database) -> int:
     body = ("\ufeff" + text.getvalue()).encode()
     s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType="text/csv; charset=utf-8")
     link = s3.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS)
-    page = render.Page("peer", GENERATED_AT, link, len(body), LINK_SECONDS)
+    page = render.Page("peer", GENERATED_AT, link, len(body), Comparison(s3, BUCKET, None, settings.LOW_STOCK))
     html = render._environment().get_template("inventory.html").render(summary=_summary(rows), page=page)
     s3.put_object(
         Bucket=BUCKET, Key=report_key("inventory", "peer"), Body=html.encode(), ContentType="text/html; charset=utf-8"
@@ -144,7 +145,7 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
         amount, quantity = render._amount(row[9] or "", settings.DOLLAR), row[10] or 0
         summary.quantity += quantity
         summary.uncounted += row[10] is None
-        summary.low += render.is_low(row[10])
+        summary.low += summary.is_low(row[10])
         if amount is None:
             summary.unpriced += 1
         else:
@@ -155,10 +156,10 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
         shown = shown[: render.NEEDIEST_SHOWN]
     groups: dict[str, list[render.Bean]] = defaultdict(list)
     for row in shown:
-        cells = render.Row._make(render.plain("" if cell is None else str(cell)) for cell in row)
+        cells = render.Row._make(texts.plain("" if cell is None else str(cell)) for cell in row)
         bean = render.Bean(cells, prices.parse_price(cells.price), row[10])
         groups[cells.supplier_id].append(bean)
-        if render.is_low(bean.quantity) and len(summary.neediest) < render.LOW_STOCK_SHOWN:
+        if summary.is_low(bean.quantity) and len(summary.neediest) < render.LOW_STOCK_SHOWN:
             summary.neediest.append(bean)
     summary.suppliers = len(stock) - (render.NO_SUPPLIER in stock)
     summary.bars = render._bars(stock)

@@ -11,6 +11,7 @@ from chalicelib.errors import DatabaseRefused, MissingSettings
 
 VERSION = "0.2.0"
 DOLLAR = "$"
+LOW_STOCK = 20
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,11 @@ def longest_retry_seconds(environment: Mapping[str, str] = os.environ) -> float:
 def currency(environment: Mapping[str, str] = os.environ) -> str:
     """Returns the café's currency sign, which prices in the inventory may have."""
     return environment.get("CURRENCY") or DOLLAR
+
+
+def low_stock(environment: Mapping[str, str] = os.environ) -> int:
+    """Returns the largest quantity of a bean that is low in stock."""
+    return int(environment.get("LOW_STOCK") or LOW_STOCK)
 
 
 def stage(environment: Mapping[str, str] = os.environ) -> str:

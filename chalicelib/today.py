@@ -5,17 +5,19 @@ All counts are capped to limit the cost of a busy day. The response indicates wh
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime, time, timedelta
+from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar
 
 from chalicelib import facts, queues, rest
 from chalicelib.errors import aws_errors
-from chalicelib.reports import Machines
+from chalicelib.reports import Machines, href
 from chalicelib.settings import Settings
 from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
@@ -80,10 +82,11 @@ def overview(
     notifications, notified_since = _joined(inbox_shards)
     outcomes = Counter(map(_outcome, notifications))
     reports = [each.result() for each in executions]
-    statuses = sum((counts for counts, _ in reports), Counter[str]())
+    statuses = sum((counts for counts, _, _ in reports), Counter[str]())
+    newest = dict(zip(machines, (newest for _, _, newest in reports), strict=True))
     more = {
         "orders": stored_since > start,
-        "reports": any(is_more for _, is_more in reports),
+        "reports": any(is_more for _, is_more, _ in reports),
         "inbox": notified_since > start,
     }
     return {
@@ -101,6 +104,7 @@ def overview(
             "alarms": outcomes["alarm"],
             "more": more["inbox"],
         },
+        "lowStock": _low_stock(sfn, newest["inventory"]),
         "counted": not any(more.values()),
     }
 
@@ -127,10 +131,10 @@ def _outcome(notification: Item) -> str:
     return outcome if outcome in ("imported", "notImported") else "other"
 
 
-def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
+def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool, dict[str, Any] | None]:
     """Counts the executions that are running or ended after ``since``, by status.
 
-    Also returns True if some were not counted.
+    Also returns True if some were not counted, and the newest execution that succeeded at any time.
     """
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
@@ -143,4 +147,25 @@ def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], 
             counts["running"] += 1
         elif moment >= since:
             counts["succeeded" if execution["status"] == "SUCCEEDED" else "failed"] += 1
-    return counts, "nextToken" in answer and moment is not None and moment >= since
+    newest = next((each for each in answer["executions"] if each["status"] == "SUCCEEDED"), None)
+    return counts, "nextToken" in answer and moment is not None and moment >= since, newest
+
+
+def _low_stock(sfn: Any, report: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the beans that are low in stock according to an inventory report.
+
+    Returns None without a report, or for a report from a release that did not count these beans.
+    """
+    summary = _summary(sfn, report["executionArn"]) if report else {}
+    if not report or not summary.get("low"):
+        return None
+    return {"href": href("inventory", report["name"]), "generatedAt": summary["generatedAt"], **summary["low"]}
+
+
+# The console asks every few seconds, and the output of a finished execution never changes.
+@lru_cache(maxsize=8)
+def _summary(sfn: Any, arn: str) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(sfn.describe_execution(executionArn=arn).get("output", "{}")).get(
+        "summary", {}
+    )
+    return summary

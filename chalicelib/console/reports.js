@@ -123,7 +123,7 @@ function showReport(history) {
   if (!picture) {
     picture = new MachinePicture();
     const progress = part("machine", "Progress", picture.element);
-    $("report-body").replaceChildren(h("div", { id: "report-outcome" }), progress, h("div", { id: "report-summary" }));
+    $("report-body").replaceChildren(h("div", { id: "report-outcome" }), h("div", { id: "report-summary" }), progress);
   }
   picture.update(history);
   fillOnce("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
@@ -194,7 +194,27 @@ function summary() {
     ["In stock", result.quantity],
   ];
   const tiles = totals.map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
-  return [part("summary", "Inventory", h("dl.totals", ...tiles))];
+  const { low, changes } = result;
+  const since = changes?.since ? ["Since the report of ", time(changes.since, "short"), ": "] : [];
+  return [
+    low && part("low", "Low in stock", ...lowBeans(low)),
+    changes && part("changes", "What changed", h("p", ...since, changes.text)),
+    part("summary", "Inventory", h("dl.totals", ...tiles)),
+  ].filter(Boolean);
+}
+
+/** Returns a sentence about low stock, and a list of the lowest beans. */
+export function lowBeans({ count, limit, beans }) {
+  const few = count === 1 ? "bean has" : "beans have";
+  return [
+    h("p", count ? `${number(count)} ${few} ${number(limit)} or fewer left.` : "No bean is low in stock."),
+    h(
+      "ul.rows",
+      ...beans.map(({ name, supplier, quantity }) =>
+        h("li.row", h("div", h("bdi", name), h("p.soft", h("bdi", supplier))), h("p.when", `${number(quantity)} left`)),
+      ),
+    ),
+  ];
 }
 
 /** Updates the running time of the report and the remaining time of its link. This function runs once a second. */

@@ -1,10 +1,11 @@
 /** Shows the Today tab, with the latest news and the numbers of orders, reports, uploads and failures today. */
 import { get } from "./api.js";
-import { $, h, keyed, s } from "./dom.js";
-import { clock, counted, hour, midnight, number, now, weekday } from "./format.js";
+import { $, fillOnce, h, keyed, part, s } from "./dom.js";
+import { clock, counted, hour, midnight, number, now, time, weekday } from "./format.js";
 import { brief, notifications } from "./inbox.js";
 import { Listing, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
+import { lowBeans } from "./reports.js";
 import { person } from "./sign-in.js";
 
 const SECONDS = 15;
@@ -25,6 +26,7 @@ const poll = new Poll(async (signal) => {
   state.replaceChildren();
   $("today-figures").hidden = false;
   showTotals(figures);
+  fillOnce("today-stock", JSON.stringify([figures.lowStock, person()?.isManager]), stock);
   showChart(figures.orders);
   return SECONDS;
 });
@@ -99,6 +101,15 @@ function showTotals({ orders, reports, uploads, failures }) {
       tile.classList.toggle("bad", tab === "dead-letters" && failed > 0);
     },
   );
+}
+
+function stock() {
+  const { lowStock: low } = figures;
+  const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href, text }) : other);
+  const content = low
+    ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt, "short"), "."]
+    : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
+  return [part("today-stock", "Low in stock", h("p.soft", ...content), ...(low ? lowBeans(low) : []))];
 }
 
 /**

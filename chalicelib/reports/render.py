@@ -10,7 +10,6 @@ import csv
 import heapq
 import math
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,18 +21,20 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chalicelib.logs import logger
-from chalicelib.reports import LINK_SECONDS, files, report_key
+from chalicelib.reports import LINK_SECONDS, earlier, files, report_key
+from chalicelib.reports.comparison import KINDS, Comparison
 from chalicelib.reports.embedding import TEMPLATES, embedded
 from chalicelib.reports.inventory import restore
 from chalicelib.reports.prices import parse_price
-from chalicelib.settings import DOLLAR
+from chalicelib.reports.texts import bean_name, plain, supplier_name, visible
+from chalicelib.settings import DOLLAR, LOW_STOCK
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# A bean with at most this quantity is low in stock.
-LOW_STOCK = 20
 LOW_STOCK_SHOWN = 12
+# The state machine, the API and the console show this many of the beans that are low in stock.
+LOW_STOCK_NAMED = 5
 # If the inventory has more beans than this, the page shows only the beans with the lowest stock. Browsers would take
 # too long to sort a larger table.
 WHOLE_INVENTORY = 5_000
@@ -44,8 +45,6 @@ BATCH_ROWS = 500
 BARS = 9
 # Matches email addresses that need no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
-# Matches characters that change the writing direction of the following text, even outside their HTML element.
-DIRECTION_CHARACTERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
 # The key for beans without a supplier is an empty id and an empty name, joined with a comma.
 NO_SUPPLIER = ","
@@ -100,10 +99,11 @@ class Bar(NamedTuple):
 class Summary:
     """The contents of an inventory report. All totals cover the whole inventory.
 
-    ``neediest`` contains the beans with the lowest stock. ``groups`` contains the beans on the page, grouped by
-    supplier.
+    A bean with at most the quantity ``low_stock`` is low in stock. ``neediest`` contains the beans with the lowest
+    stock. ``groups`` contains the beans on the page, grouped by supplier.
     """
 
+    low_stock: int = LOW_STOCK
     beans: int = 0
     suppliers: int = 0
     quantity: int = 0
@@ -123,6 +123,17 @@ class Summary:
     def is_whole(self) -> bool:
         return self.shown == self.beans
 
+    def is_low(self, quantity: int | None) -> bool:
+        return quantity is not None and quantity <= self.low_stock
+
+    def lowest(self) -> dict[str, Any]:
+        """Returns the beans that are low in stock as ``{"count", "limit", "beans"}``, with a few of them by name."""
+        beans = []
+        for row, _, quantity in self.neediest[:LOW_STOCK_NAMED]:
+            supplier = supplier_name(row.supplier_id, row.supplier)
+            beans.append({"name": bean_name(row.product_name), "supplier": supplier, "quantity": quantity})
+        return {"count": self.low, "limit": self.low_stock, "beans": beans}
+
 
 @dataclass(frozen=True)
 class Page:
@@ -132,20 +143,27 @@ class Page:
     generated_at: str
     csv_url: str
     csv_bytes: int
+    comparison: Comparison
     link_seconds: int = LINK_SECONDS
 
 
-def render_report(event: dict[str, Any], *, s3: Any, bucket: str, currency: str = DOLLAR) -> dict[str, Any]:
+def render_report(
+    event: dict[str, Any], *, s3: Any, bucket: str, currency: str = DOLLAR, low_stock: int = LOW_STOCK
+) -> dict[str, Any]:
     """Renders the CSV file at ``csvKey`` as ``inventory/<reportId>/report.html``. The CSV file can have any size.
 
     ``event`` is the result of ``read_inventory``. Prices may have the sign ``currency``. Returns ``reportKey``,
-    ``rows``, ``suppliers``, ``quantity`` and ``generatedAt``. Raises ``Unavailable`` if S3 is unavailable.
+    ``rows``, ``suppliers``, ``quantity``, ``generatedAt``, ``low`` as ``Summary.lowest`` describes, and ``changes`` as
+    ``{"since", "text"}``. Raises ``Unavailable`` if S3 is unavailable, but only for this report's own files.
     """
     report_id, csv_key, generated_at = event["reportId"], event["csvKey"], event["generatedAt"]
+    before = earlier.find(s3, bucket, event)
+    comparison = Comparison(s3, bucket, before, low_stock)
     with files.open_text(s3, bucket, csv_key) as (text, csv_bytes):
-        summary = summarise(islice(csv.reader(text), 1, None), currency)
+        rows = comparison.follow(islice(csv.reader(text), 1, None))
+        summary = summarise(rows, currency, low_stock)
     csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=LINK_SECONDS)
-    page = Page(report_id, generated_at, csv_url, csv_bytes)
+    page = Page(report_id, generated_at, csv_url, csv_bytes, comparison)
     key = report_key("inventory", report_id)
     files.write(
         s3,
@@ -154,6 +172,8 @@ def render_report(event: dict[str, Any], *, s3: Any, bucket: str, currency: str 
         (part.encode() for part in render(summary, page)),
         ContentType="text/html; charset=utf-8",
     )
+    # Only a report that was rendered can be the report before another one.
+    earlier.record(s3, bucket, event, before)
     log.info("inventory report rendered", extra={"reportId": report_id, "key": key, "rows": summary.beans})
     return {
         "reportKey": key,
@@ -161,12 +181,14 @@ def render_report(event: dict[str, Any], *, s3: Any, bucket: str, currency: str 
         "suppliers": summary.suppliers,
         "quantity": summary.quantity,
         "generatedAt": generated_at,
+        "low": summary.lowest(),
+        "changes": {"since": comparison.since, "text": comparison.text()},
     }
 
 
-def summarise(rows: Iterable[Sequence[str]], currency: str = DOLLAR) -> Summary:
+def summarise(rows: Iterable[Sequence[str]], currency: str = DOLLAR, low_stock: int = LOW_STOCK) -> Summary:
     """Calculates the totals of the CSV file in one pass, and keeps only the rows that the page shows."""
-    summary = Summary()
+    summary = Summary(low_stock)
     # Each key joins a supplier's id and name. As keys, a million strings take 150 MB, but a million tuples would take
     # 250 MB.
     stock: dict[str, int] = defaultdict(int)
@@ -185,7 +207,7 @@ def summarise(rows: Iterable[Sequence[str]], currency: str = DOLLAR) -> Summary:
     beans = [_bean(row, currency) for _, row in kept]
     summary.suppliers = len(stock) - (NO_SUPPLIER in stock)
     summary.bars = _bars(stock)
-    summary.neediest = [bean for bean in beans[:LOW_STOCK_SHOWN] if is_low(bean.quantity)]
+    summary.neediest = [bean for bean in beans[:LOW_STOCK_SHOWN] if summary.is_low(bean.quantity)]
     groups: dict[str, list[Bean]] = {}
     for bean in beans:
         groups.setdefault(bean.row.supplier_id, []).append(bean)
@@ -204,7 +226,7 @@ def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int], 
     summary.beans += len(batch)
     summary.quantity += sum(quantities)
     summary.uncounted += cells.count("")
-    summary.low += sum([need <= LOW_STOCK for need in needs])
+    summary.low += sum([need <= summary.low_stock for need in needs])
     for row, quantity in zip(batch, quantities, strict=True):
         stock[f"{row[ID_AT]},{row[NAME_AT]}"] += quantity
         amount = _amount(row[PRICE_AT], currency)
@@ -218,10 +240,6 @@ def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int], 
 @lru_cache(maxsize=10_000)
 def _amount(cell: str, currency: str) -> Decimal | None:
     return parse_price(restore(cell), currency)
-
-
-def is_low(quantity: int | None) -> bool:
-    return quantity is not None and quantity <= LOW_STOCK
 
 
 def _bean(cells: Sequence[str], currency: str) -> Bean:
@@ -249,23 +267,6 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
     return bars
 
 
-def plain(text: str) -> str:
-    """Substitutes U+FFFD for all characters in ``text`` that change the writing direction."""
-    return DIRECTION_CHARACTERS.sub("\ufffd", text)
-
-
-def visible(text: str) -> str:
-    """Returns ``text`` without surrounding white space, or an empty string if no character is visible."""
-    return text.strip() if any(unicodedata.category(character)[0] not in "ZC" for character in text) else ""
-
-
-def supplier_name(supplier_id: str, name: str) -> str:
-    """Returns a supplier's name for the page, or a substitute if the supplier is unnamed or missing."""
-    if not supplier_id:
-        return "No supplier on record"
-    return visible(name) or f"Unnamed supplier {supplier_id}"
-
-
 def render(summary: Summary, page: Page) -> Iterable[str]:
     """Yields the HTML page in parts."""
     stream = _environment().get_template("inventory.html").stream(summary=summary, page=page)
@@ -288,10 +289,10 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         **embedded("inventory"),
-        low_stock=LOW_STOCK,
+        bean_name=bean_name,
         supplier_name=supplier_name,
         visible=visible,
-        is_low=is_low,
+        kinds=KINDS,
         after=lambda moment, seconds: (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat(),
     )
     environment.filters.update(

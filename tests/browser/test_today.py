@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from playwright.sync_api import Locator, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
 from tests.browser.steps import intercept, new_customer, place, with_clock
-from tests.system.system import System, wait_for
+from tests.system.system import System, new_id, wait_for
 
 
 def figure(view: Locator, name: str) -> int:
@@ -67,3 +68,46 @@ def test_the_figures_link_to_their_tabs_and_the_news_to_the_inbox(visit: Visit, 
         console = visit(manager)
         console.view("Today").get_by_role("link", name=link, exact=True).click()
         console.view(tab)
+
+
+def test_low_stock_is_shown_at_a_glance_and_leads_to_the_report(
+    visit: Visit, manager: Person, staff: Person, system: System
+) -> None:
+    name = f"<b>{new_id('bean')}"
+    system.sql("INSERT INTO beans (type, product_name, quantity) VALUES ('x', %s, -7000000)", name)
+    try:
+        report = system.report({})
+    finally:
+        system.sql("DELETE FROM beans WHERE product_name = %s", name)
+    for person in (staff, manager):
+        console = visit(person)
+        low = console.view("Today").get_by_role("region", name="Low in stock")
+        expect(low.get_by_role("listitem").first).to_contain_text(re.compile(f"{name}.*No supplier.*-7,000,000 left"))
+        expect(low.get_by_role("link", name="inventory report")).to_have_count(int(person == manager))
+    low.get_by_role("link", name="inventory report").click()
+    view = console.view("Reports")
+    expect(view.get_by_role("heading", level=2)).to_have_text(["Low in stock", "What changed", "Inventory", "Progress"])
+    expect(view.get_by_role("region", name="Low in stock")).to_contain_text(name)
+    changes = report["summary"]["changes"]["text"]
+    expect(view.get_by_role("region", name="What changed")).to_contain_text(changes)
+
+
+@pytest.mark.parametrize("who", ["staff", "manager"])
+def test_without_a_report_today_says_how_to_see_low_stock(
+    visit: Visit, who: str, request: pytest.FixtureRequest
+) -> None:
+    console = visit()
+
+    def answer(route: Route) -> None:
+        reply = route.fetch()
+        route.fulfill(response=reply, json={**reply.json(), "lowStock": None})
+
+    console.page.route("**/today?*", answer)
+    console.sign_in(request.getfixturevalue(who))
+    low = console.view("Today").get_by_role("region", name="Low in stock")
+    expect(low).to_contain_text("Shown after the next inventory report.")
+    if who == "staff":
+        expect(low).to_contain_text("A manager can request one.")
+        return
+    low.get_by_role("link", name="Request one.").click()
+    console.view("Reports")

@@ -14,7 +14,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import urllib3
 
 from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
+from chalicelib.timeline import timestamp
 from tests.deploying.checkout import Place
 from tests.system.events import failed_batch, failed_event, records, s3_event, sns_event, sqs_event, undelivered
 from tests.system.faults import invalid, unavailable
@@ -363,10 +364,10 @@ def read_breaks_off(stage: Stage) -> Answer:
         )
 
 
-def rendered(stage: Stage, name: str = "exercise", more: str = "") -> Answer:
+def rendered(stage: Stage, name: str = "exercise", more: str = "", at: str = "2026-11-21T08:00:00.000000Z") -> Answer:
     key, body = f"inventory/{name}/inventory.csv", ",".join(COLUMNS) + "\r\n" + more
     stage.aws("s3").put_object(Bucket=stage.bucket("reports"), Key=key, Body=body.encode())
-    event = {"reportId": name, "csvKey": key, "generatedAt": "2026-11-21T08:00:00.000000Z", "rows": 0}
+    event = {"reportId": name, "csvKey": key, "generatedAt": at, "rows": 0}
     return stage.call("render_report", event)
 
 
@@ -375,6 +376,13 @@ def render_breaks_off(stage: Stage) -> Answer:
     text = "&" * 250
     row = f"1,s,c,s,e,p,1,t,{text},1,1,{text}\r\n"
     return nothing_left_behind(stage, "render_report", lambda name: rendered(stage, name, row * WHOLE_INVENTORY))
+
+
+def compared(stage: Stage) -> Answer:
+    """Renders two reports, and finds out whether the second one was compared with the first one."""
+    name, [first, second] = secrets.token_hex(8), [timestamp(datetime.now(UTC) + timedelta(seconds=n)) for n in (0, 1)]
+    answers = [rendered(stage, f"{name}-{at}", at=at) for at in (first, second)]
+    return Answer(f'"since": "{first}"' in answers[1].said, "".join(each.said for each in answers))
 
 
 def presigned(stage: Stage) -> Answer:
@@ -604,6 +612,7 @@ EXERCISES: tuple[Exercise, ...] = (
     of("ReadInventoryRole", READ, "s3:PutObject /inventory.csv"),
     of("ReadInventoryRole", read_breaks_off, "s3:AbortMultipartUpload /inventory.csv"),
     of("RenderReportRole", rendered, "s3:GetObject /inventory.csv", "s3:PutObject /report.html"),
+    of("RenderReportRole", compared, "s3:GetObject /newest.json", "s3:PutObject /newest.json"),
     of("RenderReportRole", render_breaks_off, "s3:AbortMultipartUpload /report.html"),
     of("PresignReportRole", presigned, "s3:GetObject /report.html"),
     of("StoreOrdersRole", store, "dynamodb:PartiQLInsert -orders"),

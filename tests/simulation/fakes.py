@@ -380,7 +380,7 @@ class Sns(Client, service="sns"):
 
 
 @dataclass
-class S3(Client, service="s3"):
+class S3(Client, service="s3", errors="NoSuchKey"):
     """Bodies and ETags by bucket and key. ``events`` has a record of each object put into the bucket ``watched``."""
 
     watched: str = ""
@@ -394,6 +394,10 @@ class S3(Client, service="s3"):
 
     @operation
     def put_object(self, a: Item) -> Item:
+        # S3 writes under a condition on the present object, or on its absence.
+        present = self.buckets[a["Bucket"]].get(a["Key"])
+        if a.get("IfMatch", present and present[1]) != (present and present[1]) or (present and "IfNoneMatch" in a):
+            raise Refused("PreconditionFailed", 412)
         body, number = bytes(a["Body"]), next(self.numbers)
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         self.buckets[a["Bucket"]][a["Key"]] = body, f'"{etag}"'

@@ -195,7 +195,7 @@ class Handlers:
                 reason = str(error)
             else:
                 assert rendered["reportKey"] in self.s3.buckets[SETTINGS.reports_bucket], "the link does not open"
-                output = {"reportId": name, "reportKey": rendered["reportKey"], "summary": {"rows": rendered["rows"]}}
+                output = {"reportId": name, "reportKey": rendered["reportKey"], "summary": {**rendered}}
                 self.sfn.end(arn, "SUCCEEDED", output=json.dumps(output))
                 return
             if not request.get("scheduled"):

@@ -43,6 +43,33 @@ def test_a_report_is_requested_followed_and_opened(system: System) -> None:
         assert listed.count(report_id) == count
 
 
+def test_a_report_its_mail_and_today_say_what_changed_since_the_report_before(system: System) -> None:
+    gone, falling, new = (new_id("bean") for _ in range(3))
+    insert = "INSERT INTO beans (type, product_name, quantity) VALUES ('x', %s, %s)"
+    system.sql(insert, gone, 5)
+    system.sql(insert, falling, 900_000)
+    try:
+        first = system.report()["summary"]
+        system.sql("DELETE FROM beans WHERE product_name = %s", gone)
+        system.sql("UPDATE beans SET quantity = -900000 WHERE product_name = %s", falling)
+        system.sql(insert, new, 100)
+        report = system.report()
+    finally:
+        system.sql("DELETE FROM beans WHERE product_name IN (%s, %s, %s)", gone, falling, new)
+    low, changes = report["summary"]["low"], report["summary"]["changes"]
+    assert changes["since"] == first["generatedAt"]
+    words = f"1 new ('{new}'), 1 gone ('{gone}'), 1 with less in stock ('{falling}'), 1 now low in stock ('{falling}')."
+    assert changes["text"] == words
+    assert low["beans"][0] == {"name": falling, "supplier": "No supplier on record", "quantity": -900_000}
+    assert (low["count"], low["limit"]) == (first["low"]["count"], 20)
+    page = system.request("GET", report["url"]).text
+    assert [page.count(each) for each in (gone, falling, new)] == [1, 4, 2]
+    message = system.notification(report["reportId"], "report")["message"]
+    assert message.split("\n")[1] == f"Since the report of {first['generatedAt']}: {words}"
+    figures = {"href": f"/reports/{report['reportId']}", "generatedAt": report["summary"]["generatedAt"]}
+    assert system.sent_by("staff").get("/today")["lowStock"] == {**figures, **low}
+
+
 def test_cells_of_any_length_are_read_as_pymysql_reads_them(system: System) -> None:
     name = secrets.token_hex(8)
     for count in (0, 1, 62, 63, 64, 125, 126, 250, 251, 255):

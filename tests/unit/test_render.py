@@ -18,6 +18,7 @@ from botocore.response import StreamingBody
 
 from chalicelib.errors import Unavailable
 from chalicelib.reports import render as rendering
+from chalicelib.reports.comparison import Comparison
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
 from chalicelib.reports.prices import parse_price
 from chalicelib.reports.render import Page, render, render_report, summarise
@@ -28,7 +29,9 @@ from tests.unit.answering import in_utf8
 
 BUCKET = "cafe-test-reports"
 MADE = "2026-11-21T03:14:15.123456Z"
-PAGE = Page("r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2", 5_124, 3_600)
+PAGE = Page(
+    "r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2", 5_124, Comparison(None, BUCKET, None, 20)
+)
 
 
 def line(number: int = 1, /, **cells: Any) -> list[str]:
@@ -141,6 +144,16 @@ def test_the_lowest_in_stock_come_first_and_unknown_quantities_last() -> None:
     assert [bean.quantity for bean in summary.neediest] == [-3, 0, 20]
     assert summary.low == 3
     assert [bean.quantity for bean in summary.groups[0]] == [-3, 0, 20, 21, 50, None]
+
+
+def test_the_limit_for_low_stock_is_a_setting() -> None:
+    for limit, low, named in ((0, 1, [0]), (2, 3, [0, 1, 2]), (10_000, 9, [0, 1, 2, 3, 4])):
+        summary = summarise([line(n, quantity=n) for n in range(9)], low_stock=limit)
+        assert [bean["quantity"] for bean in summary.lowest()["beans"]] == named
+        assert (summary.low, summary.lowest()["count"], summary.lowest()["limit"]) == (low, low, limit)
+        text = Document("".join(render(summary, PAGE))).text
+        assert f"{limit:,} or fewer left" in text
+        assert len(re.findall(r"\d (?:low|sold out)\b", text)) == low
 
 
 def test_the_page_is_grouped_by_supplier_in_the_order_of_their_names() -> None:
@@ -321,7 +334,15 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
     body = b"".join(to_csv([[in_utf8(cell) for row in rows for cell in row]]))
     s3.put_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv", Body=body)
     totals = {"rows": 2, "suppliers": 1, "quantity": 12, "generatedAt": MADE}
-    assert report(s3) == {"reportKey": "inventory/r1/report.html", **totals}
+    low = [
+        {"name": "Peaberry\r\nround", "supplier": "Café Azul", "quantity": 5},
+        {"name": "Unnamed bean", "supplier": "No supplier on record", "quantity": 7},
+    ]
+    figures = {
+        "low": {"count": 2, "limit": 20, "beans": low},
+        "changes": {"since": None, "text": "There is no earlier report to compare with."},
+    }
+    assert report(s3) == {"reportKey": "inventory/r1/report.html", **totals, **figures}
     found = s3.get_object(Bucket=BUCKET, Key="inventory/r1/report.html")
     assert found["ContentType"] == "text/html; charset=utf-8"
     html = found["Body"].read().decode()

@@ -20,6 +20,7 @@ from chalicelib.settings import (
     database_secret,
     first_retry_seconds,
     longest_retry_seconds,
+    low_stock,
 )
 from tests.unit.cloud import ENVIRONMENT, ROOT
 
@@ -53,8 +54,9 @@ def test_the_first_retry_comes_after_a_second_unless_a_stack_for_tests_says_othe
     assert [longest_retry_seconds({}), longest_retry_seconds({"LONGEST_RETRY_SECONDS": "2"})] == [300, 2]
 
 
-def test_the_currency_is_the_dollar_unless_the_stage_names_another() -> None:
+def test_the_currency_and_the_limit_for_low_stock_are_settings_of_the_stage() -> None:
     assert [currency({}), currency({"CURRENCY": "CHF"})] == ["$", "CHF"]
+    assert [low_stock({}), low_stock({"LOW_STOCK": "0"})] == [20, 0]
 
 
 def test_the_secrets_of_the_database_are_read_separately_because_few_functions_have_them() -> None:

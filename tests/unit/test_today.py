@@ -1,5 +1,6 @@
 """Tests how ``GET /today`` computes each figure and marks an incomplete count."""
 
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -80,6 +81,7 @@ def test_before_anything_happens_all_counts_are_0(aws: Aws) -> None:
         "reports": {"running": 0, "succeeded": 0, "failed": 0, "more": False},
         "uploads": {"imported": 0, "notImported": 0, "other": 0, "more": False},
         "failures": {"deadLetters": 0, "alarms": 0, "more": False},
+        "lowStock": None,
         "counted": True,
     }
 
@@ -157,8 +159,36 @@ def test_more_reports_than_fit_on_a_page_are_shown_as_more(oldest: datetime, mor
         known = {"executionArn": "a", "stateMachineArn": "m", "name": "n", "status": "SUCCEEDED"}
         executions = [{**known, "startDate": MIDNIGHT - timedelta(days=1), "stopDate": each} for each in (NOW, oldest)]
         sfn.add_response("list_executions", {"executions": executions, "nextToken": "x"})
-        counts, found = today._executions(clients.aws("stepfunctions"), "m", MIDNIGHT)
+        counts, found, newest = today._executions(clients.aws("stepfunctions"), "m", MIDNIGHT)
     assert (counts["succeeded"], found) == (2 if more else 1, more)
+    assert newest
+    assert newest["stopDate"] == NOW
+
+
+LOW = {"count": 7, "limit": 20, "beans": [{"name": "Peaberry", "supplier": "Altura", "quantity": 3}]}
+
+
+def test_low_stock_is_that_of_the_newest_inventory_report_that_succeeded(aws: Aws) -> None:
+    described = aws.calls(aws.sfn, "DescribeExecution")
+    summary = {"rows": 9, "generatedAt": "2026-11-21T03:14:15.123456Z"}
+    report(aws, "inventory", "low-1", "SUCCEEDED", MIDNIGHT, MIDNIGHT - timedelta(days=7))
+    aws.finish("low-1", output=json.dumps({"summary": {**summary, "low": LOW}}))
+    report(aws, "inventory", "low-2", "FAILED", MIDNIGHT, NOW)
+    report(aws, "inventory", "low-3", "RUNNING", NOW)
+    report(aws, "storage", "low-4", "SUCCEEDED", MIDNIGHT, NOW)
+    for _ in range(2):
+        shown = overview(aws)["lowStock"]
+        assert shown == {"href": "/reports/low-1", "generatedAt": summary["generatedAt"], **LOW}
+    # The output of a finished report never changes, so it is read once.
+    assert len(described) == 1
+
+
+@pytest.mark.parametrize("summary", [{"rows": 9}, {"rows": 9, "low": None}])
+def test_a_report_of_an_older_release_shows_no_low_stock(aws: Aws, summary: dict[str, Any]) -> None:
+    name = f"old-{len(summary)}"
+    report(aws, "inventory", name, "SUCCEEDED", MIDNIGHT, NOW)
+    aws.finish(name, output=json.dumps({"summary": summary}))
+    assert overview(aws)["lowStock"] is None
 
 
 def test_uploads_are_counted_by_their_outcome(aws: Aws) -> None:
