@@ -221,7 +221,7 @@ def _link_compiled_files(earlier: Path, unpacked: Path) -> None:
         link = unpacked / compiled.relative_to(earlier)
         if link.parent.parent.is_dir():
             link.parent.mkdir(exist_ok=True)
-            # Another process may remove the earlier package, or have written a compiled file that Chalice then packaged.
+            # Another process may remove the earlier package, or write a compiled file that Chalice then packages.
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 link.hardlink_to(compiled)
 
