@@ -1,7 +1,8 @@
 """Follows an order, report, upload or request through a stage's logs.
 
 The command ``make trace ID=o-1 STAGE=prod`` runs ``python -m infra.trace ID STAGE [SINCE]``. This module runs the
-stage's saved CloudWatch Logs Insights query for the id, and then for related ids.
+stage's saved CloudWatch Logs Insights query for the id, and then for related ids. With ``--html FILE``, the package
+``infra/waterfall`` writes the result as a page.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -36,6 +38,7 @@ QUERY = "\n".join(
 # A query contains at most this number of related ids.
 RELATED = 20
 SINCE = "1d"
+HTML_HELP = "write a page with a waterfall of the hops into this file, instead of printing the lines"
 POLL_SECONDS = 0.5
 # CloudWatch would stop a query only after one hour.
 QUERY_SECONDS = 300
@@ -207,13 +210,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = types.Parser(prog="python -m infra.trace", description=purpose)
     parser.add_argument("id", help="the id of an order, report or request, or the key of an upload")
     parser.add_argument("stage", metavar="STAGE", type=types.stage)
+    parser.add_argument("--html", metavar="FILE", type=Path, help=HTML_HELP)
     about = "how far to look back, such as 90m, 12h or 7d"
     parser.add_argument("since", metavar="SINCE", type=types.since, nargs="?", default=SINCE, help=about)
     given = parser.parse_args(arguments)
     try:
         logs = client("logs")
         lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), given.since), given.id)
-    except (DeployError, BotoCoreError, ClientError) as error:
+        if given.html and lines:
+            from infra.deploy.stacks import outputs_of
+            from infra.waterfall import page
+
+            outputs = outputs_of(given.stage, client("cloudformation"))
+            page.write(given.html, page.make(lines, given.id, f"stage {given.stage}", client, outputs))
+            return 0
+    except (DeployError, BotoCoreError, ClientError, OSError) as error:
         print(f"trace: {error}", file=sys.stderr)
         return 1
     hints = [

@@ -44,9 +44,13 @@ class Hop:
 
 @dataclass
 class Journey:
-    """What one request or event caused. ``missing`` maps the name of each hop that is not there to the reason."""
+    """What one request or event caused to the order, report or upload with the id ``subject``.
+
+    ``missing`` maps the name of each hop that is not there to the reason.
+    """
 
     title: str
+    subject: str
     hops: list[Hop] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -111,8 +115,8 @@ class Known:
 class Builder:
     """Adds hops to a journey. ``moment`` is when the last hop on the path handed over."""
 
-    def __init__(self, title: str, known: Known) -> None:
-        self.journey, self.known = Journey(title), known
+    def __init__(self, title: str, subject: str, known: Known) -> None:
+        self.journey, self.known = Journey(title, subject), known
         self.moment: float | None = None
 
     def add(self, hop: Hop, wait: str = "") -> None:

@@ -43,7 +43,7 @@ def journeys(lines: list[Line], found: Iterable[tuple[str, str]], facts: Facts) 
 
 
 def _order(order_id: str, known: Known) -> Iterator[Journey]:
-    placed = Builder(f"Order {order_id}", known)
+    placed = Builder("Order placed", order_id, known)
     for line in known.find("API", "order queued", orderID=order_id)[:1]:
         placed.request(line, at(line))
     stored = next(iter(known.find("store_orders", "order stored", "order stored already", orderID=order_id)), None)
@@ -59,7 +59,7 @@ def _order(order_id: str, known: Known) -> Iterator[Journey]:
     yield placed.journey
     for line in known.find("API", "order changed", orderID=order_id):
         change = str(line.record.get("change"))
-        changed = Builder(f"Order {order_id}: {change.lower()}", known)
+        changed = Builder(f"Order {change.lower()}", order_id, known)
         is_announced = change in ANNOUNCED_CHANGES
         changed.request(line, at(line) if is_announced else None)
         if is_announced:
@@ -95,7 +95,7 @@ def _announce(builder: Builder, order_id: str, since: float, *messages: str, ver
 
 def _upload(key: str, known: Known) -> Iterator[Journey]:
     for line in known.find("API", "upload offered", key=key):
-        offered = Builder(f"Link for {key}", known)
+        offered = Builder("Link for the upload", key, known)
         offered.request(line, None)
         yield offered.journey
     received = known.find("receive_upload", "upload received", key=key)
@@ -108,7 +108,7 @@ def _event(key: str, received: list[Line], known: Known) -> Journey:
     """Returns the journey of an S3 event, or of a request that has the same form."""
     about: dict[str, Any] = {"correlationId": received[0].record.get("correlationId")}
     event = str(received[0].record["eventName"])
-    upload = Builder(f"{UPLOADS.get(event, 'Upload')} of {key}", known)
+    upload = Builder(UPLOADS.get(event, "File uploaded"), key, known)
     upload.moment = seconds(received[0].record["eventTime"])
     for answer in known.find("API", "request answered", **about)[:1]:
         upload.request(answer, upload.moment)

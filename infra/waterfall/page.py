@@ -34,6 +34,11 @@ def make(lines: list[Line], identifier: str, where: str, client: Client, outputs
     return render(made, journeys.unused(lines, made), identifier, where, len(lines) >= LINES)
 
 
+def write(file: Path, page: str) -> None:
+    file.write_text(page, "utf-8")
+    print(f"{file} shows the hops: open it in a browser")
+
+
 def render(made: list[Journey], others: list[Line], identifier: str, where: str, is_cut: bool = False) -> str:
     """Returns the page. ``others`` are lines that belong to no hop, and ``is_cut`` tells that lines may be missing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -64,7 +69,7 @@ def render(made: list[Journey], others: list[Line], identifier: str, where: str,
 
 
 def _shown(journey: Journey) -> dict[str, Any]:
-    shown: dict[str, Any] = {"title": journey.title, "missing": journey.missing, "bars": []}
+    shown: dict[str, Any] = {"title": journey.title, "subject": journey.subject, "missing": journey.missing, "bars": []}
     if not journey.hops:
         return shown
     whole = max(max(hop.end for hop in journey.hops) - journey.start, 0.001)
@@ -87,11 +92,12 @@ def _bar(hop: Hop, start: float, whole: float) -> dict[str, Any]:
     return {
         "hop": hop,
         "offset": hop.start - start,
-        "seconds": hop.end - hop.start,
+        "seconds": on_path - hop.start,
+        "after": hop.end - on_path,
         "left": (hop.start - start) / whole,
-        "width": (on_path - hop.start) / whole,
+        # A bar without any width would not be visible.
+        "width": max((on_path - hop.start) / whole, 0.002),
         "rest": max(0, hop.end - on_path) / whole,
-        "handed_over": on_path - hop.start if hop.end - on_path > 0.0005 else None,
     }
 
 

@@ -61,7 +61,7 @@ def _visits(events: list[dict[str, Any]], lines: list[Line]) -> list[_Visit]:
 
 def report(report_id: str, known: Known) -> Iterator[Journey]:
     """Yields the journey of a report, from the request or the start of the execution to the inbox."""
-    builder, events = Builder(f"Report {report_id}", known), known.facts.executions.get(report_id) or []
+    builder, events = Builder("Report", report_id, known), known.facts.executions.get(report_id) or []
     if not events:
         builder.journey.missing["state machine"] = "Step Functions has no execution with this name."
         yield builder.journey
