@@ -205,10 +205,10 @@ def place_orders() -> Response:
 
 @app.route("/orders", authorizer=authorize)
 def list_orders() -> dict[str, Any]:
-    """Lists the stored orders of one customer or of all customers, newest first."""
+    """Lists stored orders, newest first, perhaps only those of a customer, with a status, or from a range of time."""
     from chalicelib.orders import listing
 
-    page = rest.page(request(), "customerID")
+    page = rest.page(request(), *listing.FILTERS)
     since = date.fromisoformat(settings.orders_since)
     return listing.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
@@ -219,6 +219,15 @@ def get_order(order_id: str) -> dict[str, Any]:
     from chalicelib.orders import listing
 
     return listing.get(order_id, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
+
+
+@app.route("/orders/{order_id}", methods=["PATCH"], authorizer=authorize)
+def change_order(order_id: str) -> dict[str, Any]:
+    """Changes the status of a stored order, or corrects its items or note."""
+    from chalicelib.orders import changes
+
+    dynamodb, orders, requests = clients.aws("dynamodb"), settings.orders_table, settings.requests_table
+    return changes.patch(request(), order_id, dynamodb=dynamodb, orders=orders, requests=requests, now=now())
 
 
 @app.on_sqs_message(

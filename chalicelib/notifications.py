@@ -207,7 +207,7 @@ def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime |
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(SHOWN_KINDS)}")])
     is_wanted = None if kind is None else lambda item: bool(item["kind"]["S"] == kind)
     # DynamoDB may take days to delete an expired item, so the list excludes old items.
-    since = (now - KEPT).date()
+    since = (now - KEPT).date().isoformat()
     items, token = Timeline(dynamodb, table).page("notifications", since, page.limit, page.next, now, is_wanted)
     return {"notifications": [_shown(item, links) for item in items], "next": token}
 

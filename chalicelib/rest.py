@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, NamedTuple, NoReturn, cast
 
 from chalice.app import MultiDict, Request
@@ -17,6 +18,14 @@ DEPTH = 100
 REPLACED = re.compile(rb"\xef\xbf\xbd|(?<!\\)(?:\\\\)*\\u[fF]{3}[dD]")
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
+
+# Every matching string is accepted, even 31 November, so that chalicelib/openapi.json can describe the exact format. A
+# space means a plus sign, because an unescaped plus sign in a URL is decoded as a space.
+MOMENT = re.compile(
+    r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([ +-])([01][0-9]|2[0-3]):([0-5][0-9]))"
+)
 
 
 class Page(NamedTuple):
@@ -158,6 +167,20 @@ def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiD
         Problem(name[:NAME_CHARACTERS], f"is given {count} times") for name, count in counts.items() if count > 1
     ]
     return given, problems
+
+
+def moment(name: str, text: str) -> datetime:
+    """Returns the time in the query parameter ``name``. Raises ``InvalidRequest`` if it has no UTC offset."""
+    match = MOMENT.fullmatch(text)
+    if match is None:
+        message = "must be a time with a UTC offset, such as 2026-11-21T00:00:00+01:00"
+        raise InvalidRequest([Problem(name, message)])
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    fraction, sign, hours, minutes = match.groups()[6:]
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    zone = timezone(-offset if sign == "-" else offset)
+    at = time(hour, minute, second, int((fraction or "").ljust(6, "0")[:6]))
+    return datetime.combine(date(year, month, 1) + timedelta(days=day - 1), at, zone)
 
 
 def base_url(request: Request) -> str:

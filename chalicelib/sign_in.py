@@ -38,6 +38,7 @@ ROUTES = {
     ("POST", "/orders"): STAFF,
     ("GET", "/orders"): STAFF,
     ("GET", "/orders/{order_id}"): STAFF,
+    ("PATCH", "/orders/{order_id}"): STAFF,
     ("POST", "/uploads"): MANAGERS,
     ("GET", "/uploads"): MANAGERS,
     ("GET", "/uploads/{upload_id}"): MANAGERS,

@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from string import punctuation
 from typing import Any
 from urllib.parse import quote, unquote
@@ -71,37 +71,49 @@ class Timeline:
     def page(
         self,
         name: str,
-        since: date,
+        since: str,
         limit: int,
         token: str | None,
         now: datetime,
         is_included: Callable[[Item], bool] | None = None,
+        until: str = END_OF_TIME,
     ) -> tuple[list[Item], str | None]:
-        """Returns up to ``limit`` items that are not older than ``since``, and the next page token or None.
+        """Returns up to ``limit`` items from ``since`` to ``until``, and the next page token or None.
 
-        ``name`` is the name of the list and is part of each page token. A page that is filtered with ``is_included``
-        may contain fewer than ``limit`` items even if another page follows. Raises ``InvalidRequest`` if the token is
-        from another list.
+        ``since`` is a date or a time, as in a sort key. ``name`` is the name of the list and is part of each page
+        token. A page that is filtered with ``is_included`` may contain fewer than ``limit`` items even if another page
+        follows. Raises ``InvalidRequest`` if the token is from another list.
         """
-        before = read_token(name, token)
+        before = min(read_token(name, token), until)
         # A filtered page examines more items than it contains, so each query reads more items at once.
         ahead = limit if is_included is None else EXAMINED // SHARDS
         return self._cut(name, self._by_period(since, before, ahead, now), limit, is_included)
 
     def page_of(
-        self, index: str, key: str, values: Sequence[str], name: str, limit: int, token: str | None
+        self,
+        index: str,
+        key: str,
+        values: Sequence[str],
+        name: str,
+        limit: int,
+        token: str | None,
+        is_included: Callable[[Item], bool] | None = None,
+        since: str = "0",
+        until: str = END_OF_TIME,
     ) -> tuple[list[Item], str | None]:
         """Returns a page of the items whose attribute ``key`` is one of ``values``, read from ``index``.
 
         A page token marks a point in time. A token from a list with different ``values`` therefore continues at the
         same time.
         """
-        lists = [self._query(index, key, value, read_token(name, token), "0", limit) for value in values]
-        return self._cut(name, _merged(lists), limit)
+        before = min(read_token(name, token), until)
+        if before < since:
+            return [], None
+        lists = [self._query(index, key, value, before, since, limit) for value in values]
+        return self._cut(name, _merged(lists), limit, is_included)
 
-    def _by_period(self, since: date, before: str, limit: int, now: datetime) -> Iterator[Item]:
+    def _by_period(self, first: str, before: str, limit: int, now: datetime) -> Iterator[Item]:
         month = min(before[:7], timestamp(now)[:7])
-        first = since.isoformat()
         # DynamoDB's BETWEEN refuses a range that ends before it begins. An old page token may cause an invalid range.
         if before < first:
             return

@@ -5,17 +5,16 @@ All counts are capped to limit the cost of a busy day. The response indicates wh
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, ParamSpec, TypeVar
 
-from chalicelib import facts, queues
-from chalicelib.errors import InvalidRequest, Problem, aws_errors
+from chalicelib import facts, queues, rest
+from chalicelib.errors import aws_errors
 from chalicelib.reports import Machines
 from chalicelib.settings import Settings
 from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
@@ -28,14 +27,6 @@ ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
-
-# Every matching string is accepted, even 31 November, so that chalicelib/openapi.json can describe the exact format. A
-# space means a plus sign, because an unescaped plus sign in a URL is decoded as a space.
-MOMENT = re.compile(
-    r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
-    r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
-    r"(?:Z|([ +-])([01][0-9]|2[0-3]):([0-5][0-9]))"
-)
 
 # With these query arguments, DynamoDB returns only the attributes and the notifications that are counted.
 ORDER_QUERY = {"ProjectionExpression": "sortKey"}
@@ -57,16 +48,7 @@ def since(text: str | None, now: datetime) -> datetime:
     """
     if text is None:
         return datetime.combine(now.astimezone(UTC), time(), UTC)
-    match = MOMENT.fullmatch(text)
-    if match is None:
-        message = "must be a time with a UTC offset, such as 2026-11-21T00:00:00+01:00"
-        raise InvalidRequest([Problem("since", message)])
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
-    fraction, sign, hours, minutes = match.groups()[6:]
-    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-    zone = timezone(-offset if sign == "-" else offset)
-    at = time(hour, minute, second, int((fraction or "").ljust(6, "0")[:6]))
-    moment = datetime.combine(date(year, month, 1) + timedelta(days=day - 1), at, zone)
+    moment = rest.moment("since", text)
     return min(max(moment, now - LONGEST), now).astimezone(UTC)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
+from chalicelib import rest
 from chalicelib.errors import InvalidRequest, NotFound, Problem, Unavailable, aws_errors
-from chalicelib.orders.order import ORDER_ID
+from chalicelib.orders.order import ORDER_ID, STATUSES
 from chalicelib.rest import Page
-from chalicelib.timeline import Timeline
+from chalicelib.timeline import END_OF_TIME, Item, Timeline, timestamp
 
+FILTERS = ("customerID", "status", "since", "until")
 # Maximum number of keys that DynamoDB accepts in one call.
 KEYS = 100
 
@@ -18,28 +21,53 @@ KEYS = 100
 @aws_errors()
 def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
     """Returns one order. Raises ``NotFound`` if the order does not exist."""
-    if ORDER_ID.fullmatch(order_id):
-        answer = dynamodb.get_item(TableName=table, Key={"orderID": {"S": order_id}}, ConsistentRead=True)
-        if "Item" in answer:
-            return _shown(answer["Item"])
-    raise NotFound("order", order_id[:64])
+    if not ORDER_ID.fullmatch(order_id):
+        raise NotFound("order", order_id[:64])
+    return shown_whole(read(order_id, dynamodb, table))
+
+
+def read(order_id: str, dynamodb: Any, table: str) -> dict[str, Any]:
+    """Returns the item of an order. Raises ``NotFound`` if the order does not exist."""
+    answer = dynamodb.get_item(TableName=table, Key={"orderID": {"S": order_id}}, ConsistentRead=True)
+    if "Item" not in answer:
+        raise NotFound("order", order_id)
+    item: dict[str, Any] = answer["Item"]
+    return item
 
 
 @aws_errors()
 def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """Returns ``{"orders": [order], "next": token or None}``, newest first, for one customer or all customers."""
-    timeline = Timeline(dynamodb, table)
-    customer = page.filters.get("customerID")
+    """Returns ``{"orders": [order], "next": token or None}``, newest first.
+
+    The filters of ``page`` are ``customerID``, ``status`` (several with commas between them), ``since`` and ``until``.
+    A page that is filtered by status may contain fewer orders than its limit even if another page follows.
+    """
+    timeline, moment = Timeline(dynamodb, table), now or datetime.now(UTC)
+    customer, is_included = page.filters.get("customerID"), _with_status(page.filters.get("status"))
+    start, end = (page.filters.get(name) for name in ("since", "until"))
+    first = max(since.isoformat(), timestamp(rest.moment("since", start)) if start else "")
+    until = timestamp(rest.moment("until", end)) if end else END_OF_TIME
     if customer is None:
-        items, token = timeline.page("orders", since, page.limit, page.next, now or datetime.now(UTC))
+        items, token = timeline.page("orders", first, page.limit, page.next, moment, is_included, until)
     else:
         composed = unicodedata.normalize("NFC", customer)
         if not 1 <= len(composed) <= 64:
             raise InvalidRequest([Problem("customerID", "must have 1 to 64 characters")])
         # Customer ids are stored in NFC, but an older version stored them as they were sent.
         spellings = sorted({composed, unicodedata.normalize("NFD", customer), customer})
-        items, token = timeline.page_of("byCustomer", "customerID", spellings, "orders", page.limit, page.next)
+        items, token = timeline.page_of(
+            "byCustomer", "customerID", spellings, "orders", page.limit, page.next, is_included, first, until
+        )
     return {"orders": [_shown(item) for item in items], "next": token}
+
+
+def _with_status(text: str | None) -> Callable[[Item], bool] | None:
+    if text is None:
+        return None
+    statuses = text.split(",")
+    if not set(statuses) <= set(STATUSES):
+        raise InvalidRequest([Problem("status", f"must be one or more of {', '.join(STATUSES)}, with commas between")])
+    return lambda item: item["status"]["S"] in statuses
 
 
 def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str, str]:
@@ -56,16 +84,31 @@ def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str,
     return digests
 
 
-def _shown(item: dict[str, Any]) -> dict[str, Any]:
+def _shown(item: Item) -> dict[str, Any]:
     return {
         "orderID": item["orderID"]["S"],
         "customerID": item["customerID"]["S"],
-        "items": [
-            {"item": each["M"]["item"]["S"], "quantity": int(each["M"]["quantity"]["N"])} for each in item["items"]["L"]
-        ],
+        "items": _shown_items(item["items"]),
         "note": item["note"].get("S"),
         "status": item["status"]["S"],
         "placedAt": item["placedAt"]["S"],
         # Orders that were stored before the API required sign-in have no user name.
         "requestedBy": item.get("requestedBy", {}).get("S"),
+        "version": int(item.get("version", {}).get("N", 0)),
+        "changedAt": item.get("changedAt", {}).get("S"),
+        "changedBy": item.get("changedBy", {}).get("S"),
     }
+
+
+def shown_whole(item: Item) -> dict[str, Any]:
+    """Returns an order with its changes, oldest first, and what each correction replaced."""
+    return {**_shown(item), "changes": [_shown_change(each["M"]) for each in item.get("changes", {}).get("L", [])]}
+
+
+def _shown_change(change: Item) -> dict[str, Any]:
+    before = {"items": _shown_items(change["items"]), "note": change["note"].get("S")} if "items" in change else None
+    return {"at": change["at"]["S"], "by": change["by"]["S"], "change": change["change"]["S"], "before": before}
+
+
+def _shown_items(items: Item) -> list[dict[str, Any]]:
+    return [{"item": each["M"]["item"]["S"], "quantity": int(each["M"]["quantity"]["N"])} for each in items["L"]]

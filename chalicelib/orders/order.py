@@ -29,6 +29,9 @@ BLANK = re.compile(
     r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb]*"
 )
 
+# The statuses of an order, and those that may follow each.
+STATUSES = {"PLACED": ("READY", "CANCELLED"), "READY": ("SERVED", "CANCELLED"), "SERVED": (), "CANCELLED": ()}
+
 ITEM_FIELDS = ("item", "quantity")
 ORDER_FIELDS = ("orderID", "customerID", *ITEM_FIELDS, "items", "note")
 MESSAGE_FIELDS = (*ORDER_FIELDS, "placedAt", "requestedBy")
@@ -131,14 +134,19 @@ def _read_order(fields: Fields, placed_at: str) -> Order:
     if "items" in fields:
         if "item" in fields or "quantity" in fields:
             fields.refuse("items", "cannot be combined with item or quantity; send either items or item")
-        items = _read_items(fields)
+        items = read_items(fields)
     else:
         items = [_read_item(fields)]
-    note = None if fields.get("note") is None else _read_text(fields, "note", 500, least=0, lines=True)
-    return Order(order_id or secrets.token_urlsafe(16), customer_id, tuple(items), note, placed_at)
+    return Order(order_id or secrets.token_urlsafe(16), customer_id, tuple(items), read_note(fields), placed_at)
 
 
-def _read_items(fields: Fields) -> list[Item]:
+def read_note(fields: Fields) -> str | None:
+    """Returns the note in ``fields``, or None if there is none. A missing note is valid."""
+    return None if fields.get("note") is None else _read_text(fields, "note", 500, least=0, lines=True)
+
+
+def read_items(fields: Fields) -> list[Item]:
+    """Returns the list ``items`` in ``fields``. It is valid only if no problem is added to ``fields``."""
     given = fields.get("items")
     if not isinstance(given, list) or not 1 <= len(given) <= ITEMS_IN_ORDER:
         fields.refuse("items", f"must be a list of 1 to {ITEMS_IN_ORDER} objects with item and quantity")
@@ -175,6 +183,15 @@ def _read_text(
     elif bad := (NO_TEXT_OF_LINES if lines else NO_TEXT).search(value):
         fields.refuse(name, f"contains U+{ord(bad[0]):04X} at position {bad.start()}, which is not allowed")
     return value if isinstance(value, str) else ""
+
+
+def stored_items(items: tuple[Item, ...]) -> dict[str, Any]:
+    """Converts the items of an order to a DynamoDB attribute."""
+    return {"L": [{"M": {"item": {"S": each.item}, "quantity": {"N": str(each.quantity)}}} for each in items]}
+
+
+def stored_note(note: str | None) -> dict[str, Any]:
+    return {"NULL": True} if note is None else {"S": note}
 
 
 def _is_user_name(value: Any) -> bool:

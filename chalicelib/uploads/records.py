@@ -113,7 +113,7 @@ class Records:
     def newest(self, page: Page, now: datetime) -> dict[str, Any]:
         """Returns ``{"uploads": [upload], "next": token or None}``, newest first."""
         timeline = Timeline(self._dynamodb, self._table)
-        items, token = timeline.page("uploads", (now - KEPT).date(), page.limit, page.next, now)
+        items, token = timeline.page("uploads", (now - KEPT).date().isoformat(), page.limit, page.next, now)
         return {"uploads": [shown(_stored(item)) for item in items], "next": token}
 
     def begin(self, identifier: str, allowed: Collection[Status], status: Status, now: datetime, **values: Any) -> None:

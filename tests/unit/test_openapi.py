@@ -105,7 +105,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["DeadLetter"]["properties"]["content"]["maxLength"] == handled.CONTENT_CHARACTERS
     assert SCHEMAS["HandledLetter"]["properties"]["state"]["enum"] == [*handled.STATES]
     assert SCHEMAS["DeadLetterList"]["properties"]["handled"]["maxItems"] == handled.SHOWN
-    assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
+    assert SCHEMAS["Moment"]["pattern"] == f"^{rest.MOMENT.pattern}$"
     assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
     assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == links.FILENAME_CHARACTERS
     upload = SCHEMAS["Upload"]["properties"]

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from chalicelib.timeline import Item, Timeline
 from tests.unit.cloud import Aws
 
 NOW = datetime(2027, 2, 3, 4, 5, 6, 789, UTC)
-SINCE = date(2026, 11, 21)
+SINCE = "2026-11-21"
 
 
 class Table:
@@ -76,7 +76,7 @@ def follow(read: Callable[[str | None], tuple[list[Item], str | None]]) -> list[
     return found
 
 
-def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) -> list[list[str]]:
+def pages(table: Table, limit: int, since: str = SINCE, now: datetime = NOW) -> list[list[str]]:
     return follow(lambda token: Timeline(table, "orders").page("orders", since, limit, token, now))
 
 
