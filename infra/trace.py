@@ -224,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
             outputs = outputs_of(given.stage, client("cloudformation"))
             page.write(given.html, page.make(lines, given.id, f"stage {given.stage}", client, outputs))
             return 0
-    except (DeployError, BotoCoreError, ClientError, OSError) as error:
+    except (DeployError, BotoCoreError, ClientError) as error:
         print(f"trace: {error}", file=sys.stderr)
         return 1
     hints = [

@@ -177,23 +177,32 @@ def _failure(lines: list[str]) -> dict[str, Any]:
 
 
 def trace(stack: Stack, identifier: str, since: timedelta | None = None, html: Path | None = None) -> bool:
-    """Prints the lines about one id, like ``infra/trace.py`` for a stage on AWS, or writes them into ``html`` as a page.
+    """Prints the lines about one id, like ``infra/trace.py`` for a stage on AWS, or writes a page into ``html``.
 
     Returns whether any lines exist.
     """
     lines = lines_about(stack, identifier, since)
     if html and lines:
+        from infra.deploy.target import DeployError
         from infra.waterfall import page
 
-        page.write(html, trace_page(stack, identifier, lines))
+        try:
+            page.write(html, page_about(stack, identifier, lines))
+        except DeployError as error:
+            raise StackError(str(error)) from None
         return True
-    hints = ["`make stop` deletes the local cloud's logs.", "For a stage on AWS, run: make trace ID=x STAGE=y"]
-    for line in report(lines, identifier, "the logs of this stack", hints):
+    for line in described(identifier, lines):
         print(line)
     return bool(lines)
 
 
-def trace_page(stack: Stack, identifier: str, lines: list[Line]) -> str:
+def described(identifier: str, lines: list[Line]) -> Iterator[str]:
+    """Yields the lines about one id for the terminal, or hints if there are none."""
+    hints = ["`make stop` deletes the local cloud's logs.", "For a stage on AWS, run: make trace ID=x STAGE=y"]
+    return report(lines, identifier, "the logs of this stack", hints)
+
+
+def page_about(stack: Stack, identifier: str, lines: list[Line]) -> str:
     """Returns the page about one id, whose log lines are in ``lines``."""
     from infra.waterfall import page
 

@@ -7,4 +7,5 @@ export const config = {
   uploadsUrl: meta("uploads-url"),
   stage: meta("stage"),
   version: meta("version"),
+  tracePath: meta("trace-path"),
 };

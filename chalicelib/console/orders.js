@@ -5,6 +5,7 @@ import { duration, now, number, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { failed, Listing, loading } from "./listing.js";
 import { Poll } from "./poll.js";
+import { traceLink } from "./trace.js";
 
 const SECONDS = 10;
 const LONG = 60_000;
@@ -299,7 +300,7 @@ function showOrder(order) {
     ["Placed", time(order.placedAt, "moment")],
     ["Ordered by", order.requestedBy ?? "not recorded"],
     ["Note", order.note ?? "none"],
-    ["ID", h("span.id", order.orderID)],
+    ["ID", h("span.id", order.orderID, traceLink(order.orderID))],
   ];
   $("order-body").replaceChildren(
     h(

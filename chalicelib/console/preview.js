@@ -5,6 +5,7 @@ import { $, announce, button, fillOnce, h, icon, openDialog, part } from "./dom.
 import { counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
 import { Poll } from "./poll.js";
+import { traceLink } from "./trace.js";
 
 const SECONDS = 15;
 const SECONDS_MOVING = 1;
@@ -123,6 +124,7 @@ function aboutFile() {
     ...(uploadedAt ? [" ", time(uploadedAt)] : []),
     bytes ? `, ${size(bytes)}` : "",
     encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
+    ...traceLink(upload.key),
   ];
 }
 

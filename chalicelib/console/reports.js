@@ -6,6 +6,7 @@ import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
 import { Poll } from "./poll.js";
 import { asOf, bars, MODES, showStorage } from "./storage.js";
+import { traceLink } from "./trace.js";
 
 const SECONDS = 20;
 const SECONDS_RUNNING = 4;
@@ -137,6 +138,8 @@ function showAbout() {
     time(report.startedAt, "moment"),
     report.requestedBy ? ` by ${report.requestedBy}` : "",
     report.finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
+    // The text about a running report is replaced every second, which would move the focus away from a link.
+    ...(report.finishedAt ? traceLink(report.reportId) : []),
   ];
   about.replaceChildren(...parts);
 }

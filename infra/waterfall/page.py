@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import trace
+from infra.deploy.target import DeployError
 from infra.trace import LINES, Line
 from infra.waterfall import facts, journeys
 from infra.waterfall.facts import Client
@@ -35,7 +36,11 @@ def make(lines: list[Line], identifier: str, where: str, client: Client, outputs
 
 
 def write(file: Path, page: str) -> None:
-    file.write_text(page, "utf-8")
+    """Writes the page into a file. Raises ``DeployError`` if that is not possible."""
+    try:
+        file.write_text(page, "utf-8")
+    except OSError as error:
+        raise DeployError(f"{file} could not be written: {error.strerror}") from None
     print(f"{file} shows the hops: open it in a browser")
 
 
