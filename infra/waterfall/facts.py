@@ -51,8 +51,11 @@ class Facts:
 
 
 def at(line: Line) -> float:
-    """Returns the Unix time of a line."""
-    return seconds(line.time)
+    """Returns the Unix time of a line, or 0 if a program wrote the line without a readable time."""
+    try:
+        return seconds(line.time)
+    except ValueError:
+        return 0
 
 
 def seconds(time: str) -> float:
@@ -99,9 +102,10 @@ def _read_invocations(lines: list[Line], logs: Any) -> list[Invocation]:
     for line in lines:
         if line.origin[1] and line.origin[0].startswith("/aws/lambda/"):
             streams.setdefault(line.origin[0], {})[line.origin[1]] = None
-    if not streams:
+    if not streams or not any(map(at, lines)):
         return []
-    first, last = min(map(at, lines)) - FUNCTION_SECONDS, max(map(at, lines)) + FUNCTION_SECONDS
+    moments = [moment for moment in map(at, lines) if moment]
+    first, last = min(moments) - FUNCTION_SECONDS, max(moments) + FUNCTION_SECONDS
     found: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for group, names in streams.items():
         pages = logs.get_paginator("filter_log_events").paginate(

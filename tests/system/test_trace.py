@@ -112,7 +112,7 @@ def test_an_unknown_id_gets_a_hint(system: System, capsys: pytest.CaptureFixture
     assert "X-Request-Id" in capsys.readouterr().out
 
 
-# --- The page -----------------------------------------------------------------------------------------------------------
+# --- The page ---------------------------------------------------------------------------------------------------------
 
 
 def whole(system: System, identifier: str) -> list[Journey]:
