@@ -132,7 +132,7 @@ def invocations(origin: tuple[str, str], events: list[tuple[float, str]]) -> lis
         elif text.startswith("REPORT RequestId: "):
             duration, init = (float(fields.get(f"{name}Duration", "0").split()[0]) / 1000 for name in ("", "Init "))
             # The local cloud gives every line of an invocation the time of its end.
-            start = starts.get(fields["REPORT RequestId"], moment)
+            start = starts.get(fields.get("REPORT RequestId", ""), moment)
             start = start if start < moment else moment - duration
             problem = " ".join(filter(None, (fields.get("Status"), fields.get("Error Type"))))
             done.append(Invocation(origin, start - init, start + duration, init, problem))

@@ -39,7 +39,7 @@ class Hop:
 
     @property
     def path_end(self) -> float:
-        return self.end if self.handover is None else self.handover
+        return self.end if self.handover is None else max(self.start, self.handover)
 
 
 @dataclass
@@ -161,7 +161,10 @@ class Builder:
         for run, lines in runs:
             is_last = done in lines
             end = run.end if handover is None or not is_last else max(run.end, handover)
-            self.add(Hop(name, run.start, end, handover=handover if is_last else None, **about(run, lines)), wait)
+            hop = Hop(name, run.start, end, handover=handover if is_last else None, **about(run, lines))
+            if done and not is_last:
+                hop.is_bad, hop.notes = True, hop.notes or ["ended without a result"]
+            self.add(hop, wait)
             self.cold_start(run)
             wait = AGAIN
             if is_last:

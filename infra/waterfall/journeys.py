@@ -44,7 +44,8 @@ def journeys(lines: list[Line], found: Iterable[tuple[str, str]], facts: Facts) 
 
 def _order(order_id: str, known: Known) -> Iterator[Journey]:
     placed = Builder("Order placed", order_id, known)
-    for line in known.find("API", "order queued", orderID=order_id)[:1]:
+    queued = known.find("API", "order queued", orderID=order_id)
+    for line in queued[:1]:
         placed.request(line, at(line))
     stored = next(iter(known.find("store_orders", "order stored", "order stored already", orderID=order_id)), None)
     runs = known.runs("store_orders")
@@ -57,6 +58,10 @@ def _order(order_id: str, known: Known) -> Iterator[Journey]:
     else:
         placed.journey.missing["store_orders"] = _why_not_stored(order_id, known)
     yield placed.journey
+    for line in queued[1:]:
+        repeated = Builder("Order sent again", order_id, known)
+        repeated.request(line, None)
+        yield repeated.journey
     for line in known.find("API", "order changed", orderID=order_id):
         change = str(line.record.get("change"))
         changed = Builder(f"Order {change.lower()}", order_id, known)
@@ -70,7 +75,7 @@ def _order(order_id: str, known: Known) -> Iterator[Journey]:
 def _why_not_stored(order_id: str, known: Known) -> str:
     for line in known.lines:
         if message(line) == "message sent to the dead-letter queue":
-            return f"The message is a dead letter: {line.record.get('reason')}. See make dead-letters."
+            return f"A message of this request is a dead letter: {line.record.get('reason')}. See make dead-letters."
     state = "is stored, but the log line is missing" if order_id in known.facts.orders else "is not stored yet"
     return f"The order {state}."
 
@@ -120,7 +125,7 @@ def _event(key: str, received: list[Line], known: Known) -> Journey:
     handover = upload.accepted(published[0], start) if published else None
     wait = "wait in Lambda's queue" if event in UPLOADS else "S3 event"
     if not upload.attempts("receive_upload", runs, done, wait, handover):
-        upload.journey.missing["receive_upload"] = "The function has not finished with this file."
+        upload.journey.missing["receive_upload"] = "No log line tells how this work ended."
     begun = max((at(each) for each in received if done is None or at(each) <= at(done)), default=0)
     for line in results:
         upload.part(IMPORTS[message(line)], begun, at(line), lines=[line])

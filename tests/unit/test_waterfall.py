@@ -120,6 +120,10 @@ def test_an_order_on_its_way_names_what_is_missing() -> None:
     assert list(stored.missing) == ["announce_orders"]
     [announced] = made(ORDER[:6], Facts(RUNS))
     assert list(announced.missing) == ["SNS and inbox"]
+    [again] = [
+        each for each in made([*ORDER[:3], line("API", 900, "order queued", **ABOUT)], Facts()) if not each.missing
+    ]
+    assert again.title == "Order sent again"
     dead = line("store_orders", 900, "message sent to the dead-letter queue", **CORRELATION, reason="no item")
     [lost] = made([*ORDER[:3], dead], Facts())
     assert "dead letter: no item" in lost.missing["store_orders"]
