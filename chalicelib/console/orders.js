@@ -1,11 +1,11 @@
 /** Shows the Orders tab, with the order form, the list of orders, and a dialog that shows a single order. */
 import { ApiError, get, Submission } from "./api.js";
+import { traceLink } from "./config.js";
 import { $, announce, button, h, icon, keyed, onSubmit, openDialog } from "./dom.js";
 import { duration, now, number, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { failed, Listing, loading } from "./listing.js";
 import { Poll } from "./poll.js";
-import { traceLink } from "./trace.js";
 
 const SECONDS = 10;
 const LONG = 60_000;

@@ -1,11 +1,11 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
 import { ApiError, get, post } from "./api.js";
 import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
+import { traceLink } from "./config.js";
 import { $, announce, button, fillOnce, h, icon, openDialog, part } from "./dom.js";
 import { counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
 import { Poll } from "./poll.js";
-import { traceLink } from "./trace.js";
 
 const SECONDS = 15;
 const SECONDS_MOVING = 1;
@@ -124,7 +124,7 @@ function aboutFile() {
     ...(uploadedAt ? [" ", time(uploadedAt)] : []),
     bytes ? `, ${size(bytes)}` : "",
     encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
-    ...traceLink(upload.key),
+    traceLink(upload.key),
   ];
 }
 

@@ -1,12 +1,12 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
+import { traceLink } from "./config.js";
 import { $, announce, button, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
 import { Poll } from "./poll.js";
 import { asOf, bars, MODES, showStorage } from "./storage.js";
-import { traceLink } from "./trace.js";
 
 const SECONDS = 20;
 const SECONDS_RUNNING = 4;
@@ -138,8 +138,8 @@ function showAbout() {
     time(report.startedAt, "moment"),
     report.requestedBy ? ` by ${report.requestedBy}` : "",
     report.finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
-    // The text about a running report is replaced every second, which would move the focus away from a link.
-    ...(report.finishedAt ? traceLink(report.reportId) : []),
+    // While the report runs, this text is replaced every second, and a link would lose the focus.
+    report.finishedAt ? traceLink(report.reportId) : "",
   ];
   about.replaceChildren(...parts);
 }

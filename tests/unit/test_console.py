@@ -60,7 +60,7 @@ def test_the_console_is_a_web_page_that_knows_the_addresses_it_needs(api: Api) -
         "cafe-stage": "test",
         "cafe-version": VERSION,
         # Only the local stack serves the page of a trace.
-        "cafe-trace-path": "",
+        "cafe-trace": "",
     }
 
 
