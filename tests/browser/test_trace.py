@@ -28,7 +28,7 @@ def test_the_page_of_a_report_opens_by_its_link_and_works_by_keyboard_and_on_a_p
     console = visit(manager, f"#reports/{report['reportId']}", color_scheme=scheme)
     page = opened(console)
     expect(page.get_by_role("heading", level=1)).to_have_text(report["reportId"])
-    expect(page.get_by_text("ReadInventory")).to_be_visible()
+    expect(page.locator("summary", has_text="ReadInventory")).to_be_visible()
     function = page.locator("summary", has_text="read_inventory")
     function.focus()
     page.keyboard.press("Enter")
