@@ -37,9 +37,9 @@ logs: .venv/run  ## Follow the logs of the functions and the API; select lines w
 dead-letters: .venv/run  ## List the messages that failed permanently, and those put back or discarded; add STAGE=y for a stage on AWS
 	@$(BIN)/python -m local dead-letters $(STAGE)
 
-trace: .venv/run  ## Follow one id through the logs: make trace ID=x; add STAGE=y SINCE=7d for a stage on AWS
+trace: .venv/run  ## Follow one id through the logs: make trace ID=x; add HTML=trace.html for a page, STAGE=y SINCE=7d for a stage on AWS
 	@test -n "$$ID" || { echo "name what to follow: make trace ID=x, where x is an order's, a report's or a request's id, or an upload's key"; exit 1; }
-	@$(BIN)/python -m $(if $(STAGE),infra.trace -- "$$ID" $(STAGE),local trace -- "$$ID") $(SINCE)
+	@$(BIN)/python -m $(if $(STAGE),infra.trace,local trace) $(if $(HTML),--html '$(HTML)') -- "$$ID" $(STAGE) $(SINCE)
 
 user: .venv/run  ## Create a user who may sign in: make user NAME=x GROUP=staff; add STAGE=y for a stage on AWS
 	@$(BIN)/python -m $(if $(STAGE),infra.users,local user) '$(NAME)' '$(GROUP)' $(STAGE)

@@ -131,6 +131,11 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
+def trace_path(environment: Mapping[str, str] = os.environ) -> str:
+    """Returns the path at which the local API server shows the hops of an id. The path is empty on AWS."""
+    return environment.get("CAFE_TRACE_PATH", "")
+
+
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> float:
     """Returns the delay in seconds before the first retry of a failed message. Tests use a fraction of a second."""
     return float(environment.get("FIRST_RETRY_SECONDS") or 1)

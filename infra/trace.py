@@ -1,7 +1,8 @@
 """Follows an order, report, upload or request through a stage's logs.
 
 The command ``make trace ID=o-1 STAGE=prod`` runs ``python -m infra.trace ID STAGE [SINCE]``. This module runs the
-stage's saved CloudWatch Logs Insights query for the id, and then for related ids.
+stage's saved CloudWatch Logs Insights query for the id, and then for related ids. With ``--html FILE``, the package
+``infra/waterfall`` writes the result as a page.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +28,7 @@ BOUNDARY = "[^A-Za-z0-9_-]"
 LINES = 1000
 QUERY = "\n".join(
     (
-        "fields @timestamp, @log, @message",
+        "fields @timestamp, @log, @logStream, @message",
         f"| filter @message like /{BOUNDARY}{PLACEHOLDER}{BOUNDARY}/",
         "| sort @timestamp asc",
         f"| limit {LINES}",
@@ -36,6 +38,7 @@ QUERY = "\n".join(
 # A query contains at most this number of related ids.
 RELATED = 20
 SINCE = "1d"
+HTML_HELP = "write a page with a waterfall of the hops into this file, instead of printing the lines"
 POLL_SECONDS = 0.5
 # CloudWatch would stop a query only after one hour.
 QUERY_SECONDS = 300
@@ -47,22 +50,26 @@ COMMON = {"timestamp", "level", "logger", "message", "correlationId", "correlati
 
 @dataclass(frozen=True, order=True)
 class Line:
-    """A log line. ``time`` is in UTC, and ``source`` is the function or service that wrote the line."""
+    """A log line. ``time`` is in UTC, and ``source`` is the function or service that wrote the line.
+
+    ``origin`` contains the names of the log group and the log stream, if the line comes from CloudWatch.
+    """
 
     time: str
     source: str
     text: str
     record: dict[str, Any] = field(compare=False, repr=False)
+    origin: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
     @classmethod
-    def of(cls, source: str, text: str, moment: str = "") -> Line:
+    def of(cls, source: str, text: str, moment: str = "", origin: tuple[str, str] = ("", "")) -> Line:
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
             content = None
         record = content if isinstance(content, dict) else {"message": text.strip()}
         # The record's timestamp comes first, because the local cloud gives all lines of an invocation the same time.
-        return cls(_utc(str(record.get("timestamp") or moment)), source, text, record)
+        return cls(_utc(str(record.get("timestamp") or moment)), source, text, record, origin)
 
 
 # Returns the log lines with an id that matches the given regular expression.
@@ -124,9 +131,14 @@ def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta
         if answer["status"] != "Complete":
             raise DeployError(f"the query ended as {answer['status']}")
         rows = [{each["field"]: each["value"] for each in row} for row in answer["results"]]
-        return [Line.of(source(row["@log"], stage), row["@message"], row["@timestamp"]) for row in rows]
+        return [Line.of(source(row["@log"], stage), row["@message"], row["@timestamp"], _origin(row)) for row in rows]
 
     return ask
+
+
+def _origin(row: dict[str, str]) -> tuple[str, str]:
+    # The account's number precedes the name of the log group.
+    return row["@log"].rpartition(":")[2], row.get("@logStream", "")
 
 
 def source(group: str, stage: str) -> str:
@@ -181,11 +193,16 @@ def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> 
         yield from (f"- {each}" for each in hints)
         return
     yield from shown(lines)
-    ids = dict.fromkeys(str(line.record["correlationId"]) for line in lines if line.record.get("correlationId"))
+    ids = correlation_ids(lines)
     sources = dict.fromkeys(line.source for line in lines)
     yield f"{len(lines)} records from {', '.join(sources)}; correlationId {', '.join(ids) or 'unknown'}"
     if len(lines) >= LINES:
         yield f"More records may exist, because a query returns at most {LINES:,}."
+
+
+def correlation_ids(lines: list[Line]) -> list[str]:
+    """Returns the ids of the requests that ``lines`` are about."""
+    return list(dict.fromkeys(str(line.record["correlationId"]) for line in lines if line.record.get("correlationId")))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -193,12 +210,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = types.Parser(prog="python -m infra.trace", description=purpose)
     parser.add_argument("id", help="the id of an order, report or request, or the key of an upload")
     parser.add_argument("stage", metavar="STAGE", type=types.stage)
+    parser.add_argument("--html", metavar="FILE", type=Path, help=HTML_HELP)
     about = "how far to look back, such as 90m, 12h or 7d"
     parser.add_argument("since", metavar="SINCE", type=types.since, nargs="?", default=SINCE, help=about)
     given = parser.parse_args(arguments)
     try:
         logs = client("logs")
         lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), given.since), given.id)
+        if given.html and lines:
+            from infra.deploy.stacks import outputs_of
+            from infra.waterfall import page
+
+            outputs = outputs_of(given.stage, client("cloudformation"))
+            page.write(given.html, page.make(lines, given.id, f"stage {given.stage}", client, outputs))
+            return 0
     except (DeployError, BotoCoreError, ClientError) as error:
         print(f"trace: {error}", file=sys.stderr)
         return 1

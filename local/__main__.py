@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra import arguments as types
 from infra.functions import NAMES
+from infra.trace import HTML_HELP
 from local import logs
 from local.processes import NO_PROXY, StackError
 from local.stack import Stack
@@ -195,7 +197,10 @@ def main(given: list[str] | None = None) -> None:
     trace_command.add_argument(
         "since", metavar="SINCE", nargs="?", type=types.since, help="how far to look back in the logs, such as 15m"
     )
-    trace_command.set_defaults(work=lambda stack: sys.exit(not logs.trace(stack, arguments.id, arguments.since)))
+    trace_command.add_argument("--html", metavar="FILE", type=Path, help=HTML_HELP)
+    trace_command.set_defaults(
+        work=lambda stack: sys.exit(not logs.trace(stack, arguments.id, arguments.since, arguments.html))
+    )
     about = "create a user who can sign in"
     user_command = commands.add_parser("user", help=about, description=about)
     for name in ("name", "group"):

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chalice.cli.factory import CLIFactory
-from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_local_server
+from chalice.local import ThreadedHTTPServer, create_local_server
 
 from infra.deploy import triggers
+from local.trace_pages import Handler
 
 # The requirements are imported once, before any process is forked.
 REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql", "pythonjsonlogger.json")
@@ -93,7 +94,7 @@ class _Server(ThreadedHTTPServer):
     """
 
     def __init__(self, listener: socket.socket, app: Any, config: Any) -> None:
-        handler = functools.partial(ChaliceRequestHandler, app_object=app, config=config)
+        handler = functools.partial(Handler, app_object=app, config=config)
         super().__init__(listener.getsockname(), handler, bind_and_activate=False)
         self.server_close()
         self.socket: socket.socket = listener

@@ -15,10 +15,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
-from infra.trace import COMMON, SUBJECT_IDS, Line, source
+from infra.trace import COMMON, SUBJECT_IDS, Line, report, source
 from local.processes import StackError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from local.cloud import Cloud
     from local.stack import Stack
 
 POLL_SECONDS = 1
@@ -173,8 +176,41 @@ def _failure(lines: list[str]) -> dict[str, Any]:
     return {"message": "\n".join(lines)}
 
 
-def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool:
-    """Prints the lines about one id, like ``infra/trace.py`` for a stage on AWS. Returns whether any lines exist."""
+def trace(stack: Stack, identifier: str, since: timedelta | None = None, html: Path | None = None) -> bool:
+    """Prints the lines about one id, like ``infra/trace.py`` for a stage on AWS, or writes a page into ``html``.
+
+    Returns whether any lines exist.
+    """
+    lines = lines_about(stack, identifier, since)
+    if html and lines:
+        from infra.deploy.target import DeployError
+        from infra.waterfall import page
+
+        try:
+            page.write(html, page_about(stack, identifier, lines))
+        except DeployError as error:
+            raise StackError(str(error)) from None
+        return True
+    for line in described(identifier, lines):
+        print(line)
+    return bool(lines)
+
+
+def described(identifier: str, lines: list[Line]) -> Iterator[str]:
+    """Yields the lines about one id for the terminal, or hints if there are none."""
+    hints = ["`make stop` deletes the local cloud's logs.", "For a stage on AWS, run: make trace ID=x STAGE=y"]
+    return report(lines, identifier, "the logs of this stack", hints)
+
+
+def page_about(stack: Stack, identifier: str, lines: list[Line]) -> str:
+    """Returns the page about one id, whose log lines are in ``lines``."""
+    from infra.waterfall import page
+
+    return page.make(lines, identifier, "this machine", _cloud(stack).client, stack.variables())
+
+
+def lines_about(stack: Stack, identifier: str, since: timedelta | None = None) -> list[Line]:
+    """Returns the lines about one id."""
     from infra import trace
 
     client, prefix = _client(stack), f"/aws/lambda/cafe-{stack.stage}"
@@ -188,19 +224,19 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
         records = (line for line in stack.api.log.read_text(errors="replace").splitlines() if line.startswith("{"))
         return ask_functions(ids) + [trace.Line.of("API", line) for line in records if pattern.search(line)]
 
-    lines = trace.follow(ask, identifier)
-    hints = ["`make stop` deletes the local cloud's logs.", "For a stage on AWS, run: make trace ID=x STAGE=y"]
-    for line in trace.report(lines, identifier, "the logs of this stack", hints):
-        print(line)
-    return bool(lines)
+    return trace.follow(ask, identifier)
 
 
 def _client(stack: Stack) -> Any:
+    return _cloud(stack).client("logs")
+
+
+def _cloud(stack: Stack) -> Cloud:
     # CAFE_AWS_PORT may have changed since the stack was started, so the stack may use a different port.
     port = stack.cloud.process.port()
     if port is None:
         raise StackError("the local stack is not running: run `make run`")
-    return replace(stack.cloud, port=port).client("logs")
+    return replace(stack.cloud, port=port)
 
 
 def new_events(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> list[tuple[str, Event]]:

@@ -35,6 +35,8 @@ from local.users import GROUPS, Users
 
 ROOT = Path(__file__).parent.parent
 ANSWER_SECONDS = 30
+# The local API server shows the hops of an id at this path, and the console links to it.
+TRACE_PATH = "local/trace"
 API_SOURCES = (ROOT / "app.py", ROOT / "chalicelib")
 
 
@@ -144,7 +146,7 @@ class Stack:
         """
         command = [sys.executable, "-m", "local.live_api", "--port", str(self.api_port)]
         command += ["--stage", self.stage, "--control", str(control_port)]
-        environment = {**basic_environment(), **self._api_variables(), "PYTHONPATH": str(ROOT)}
+        environment = {**basic_environment(), **self._api_variables()}
         self.api.stop()
         self.api.start(command, environment, "live", self.api_port)
         self.api.wait(lambda: accepts(control_port))
@@ -304,6 +306,9 @@ class Stack:
             "AWS_PROFILE": "api",
             "AWS_ENDPOINT_URL": self.cloud.endpoint,
             "AWS_DEFAULT_REGION": REGION,
+            "PYTHONPATH": str(ROOT),
+            "CAFE_TRACE_PATH": TRACE_PATH,
+            "CAFE_LOCAL_STACK": json.dumps([str(self.folder), str(self.api_port), str(self.aws_port)]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }

@@ -14,7 +14,7 @@ from chalice.app import Request, Response
 
 from chalicelib import rest
 from chalicelib.errors import NotFound
-from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
+from chalicelib.settings import VERSION, Settings, cognito_endpoint, trace_path, uploads_url
 
 FOLDER = Path(__file__).parent
 # All types are text, because Chalice sends a binary file only if the Accept header names the exact file type.
@@ -32,6 +32,7 @@ def page(request: Request, settings: Settings) -> Response:
         "uploads_url": uploads_url(settings),
         "stage": settings.cafe_stage,
         "version": VERSION,
+        "trace_path": trace_path(),
     }
     filled = Template((FOLDER / "index.html").read_text("utf-8")).substitute(
         {name: html.escape(value) for name, value in values.items()}

@@ -1,5 +1,6 @@
 /** Shows the Orders tab, with the order form, the list of orders, and a dialog that shows a single order. */
 import { ApiError, get, Submission } from "./api.js";
+import { traceLink } from "./config.js";
 import { $, announce, button, h, icon, keyed, onSubmit, openDialog } from "./dom.js";
 import { duration, now, number, time } from "./format.js";
 import { keep, recall } from "./kept.js";
@@ -299,7 +300,7 @@ function showOrder(order) {
     ["Placed", time(order.placedAt, "moment")],
     ["Ordered by", order.requestedBy ?? "not recorded"],
     ["Note", order.note ?? "none"],
-    ["ID", h("span.id", order.orderID)],
+    ["ID", h("span.id", order.orderID, traceLink(order.orderID))],
   ];
   $("order-body").replaceChildren(
     h(

@@ -1,6 +1,7 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
 import { ApiError, get, post } from "./api.js";
 import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
+import { traceLink } from "./config.js";
 import { $, announce, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
 import { counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
@@ -123,6 +124,7 @@ function aboutFile() {
     ...(uploadedAt ? [", ", time(uploadedAt)] : []),
     bytes ? `, ${size(bytes)}` : "",
     encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
+    traceLink(upload.key),
   ];
 }
 

@@ -1,5 +1,6 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
+import { traceLink } from "./config.js";
 import { $, announce, button, entitle, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
@@ -139,6 +140,8 @@ function showAbout() {
     time(report.startedAt, "moment"),
     report.requestedBy ? ` by ${report.requestedBy}` : "",
     report.finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
+    // While the report runs, this text is replaced every second, and a link would lose the focus.
+    report.finishedAt ? traceLink(report.reportId) : "",
   ];
   about.replaceChildren(...parts);
 }

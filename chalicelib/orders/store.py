@@ -118,7 +118,8 @@ def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish,
         if order_id in inserted:
             conflicting = [(message, order) for message, order in group if order != first[order_id]]
             repeated += len(group) - len(conflicting)
-            log.info("order stored", extra=_about(first[order_id]))
+            times = {"writeMilliseconds": inserted[order_id], "tries": _deliveries(group[0][0])}
+            log.info("order stored", extra={**_about(first[order_id]), **times})
         elif order_id in digests:
             conflicting = [(message, order) for message, order in group if not order.is_stored_as(digests[order_id])]
             repeated += len(group) - len(conflicting)
@@ -130,7 +131,7 @@ def _store(messages: list[Message], dynamodb: Any, table: str, publish: Publish,
             continue
         conflicts += conflicting
     failed += _report_conflicts(conflicts, publish)
-    stored = uncounted & (inserted | digests.keys())
+    stored = uncounted & (inserted.keys() | digests.keys())
     uncounted -= stored
     metrics.emit({"OrdersStored": len(stored), "OrdersDoubled": repeated - len(stored)})
     return failed
@@ -163,19 +164,20 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
 
 def _insert(
     orders: list[Order], dynamodb: Any, table: str, uncounted: set[str]
-) -> tuple[set[str], list[str], dict[str, str]]:
+) -> tuple[dict[str, int], list[str], dict[str, str]]:
     """Writes each order unless its id is already stored.
 
-    Returns the ids that were written, the ids that already existed, and the reason for each other id. The ids that were
-    written are in ``uncounted`` even if this raises an error.
+    Returns the milliseconds that the write took for each id that was written, the ids that already existed, and the
+    reason for each other id. The ids that were written are in ``uncounted`` even if this raises an error.
     """
-    inserted: set[str] = set()
+    inserted: dict[str, int] = {}
     existing: list[str] = []
     reasons: dict[str, str] = {}
 
     def write(batch: list[Order]) -> None:
         # PartiQL's INSERT never overwrites an item. BatchWriteItem would overwrite items, and a transaction would cost
         # twice as much.
+        began = time.perf_counter()
         try:
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in batch])
@@ -185,7 +187,7 @@ def _insert(
             return
         for order, response in zip(batch, answer["Responses"], strict=True):
             if "Error" not in response:
-                inserted.add(order.order_id)
+                inserted[order.order_id] = round((time.perf_counter() - began) * 1000)
                 uncounted.add(order.order_id)
             elif response["Error"]["Code"] == "DuplicateItem":
                 existing.append(order.order_id)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from chalicelib import correlation
+from infra.waterfall import facts, journeys
+from infra.waterfall.hops import Journey
 from local import logs
-from tests.system.reports import start
+from tests.system.reports import start, states
 from tests.system.system import System, wait_for
 
 Trace = Callable[[str], list[str]]
@@ -105,3 +110,79 @@ def test_the_gateway_keeps_a_clients_id_or_creates_one(system: System) -> None:
 def test_an_unknown_id_gets_a_hint(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     assert not logs.trace(system.stack, "never-seen")
     assert "X-Request-Id" in capsys.readouterr().out
+
+
+# --- The page ---------------------------------------------------------------------------------------------------------
+
+
+def whole(system: System, identifier: str) -> list[Journey]:
+    """Returns the journeys of an id once no hop is missing, and checks that the sum of the hops is the whole time."""
+
+    def look() -> list[Journey]:
+        lines = logs.lines_about(system.stack, identifier)
+        found = journeys.subjects(lines, identifier)
+        known = facts.read(lines, found, system.aws, system.env)
+        made = list(journeys.journeys(lines, found, known))
+        return made if made and not any(each.missing for each in made) else []
+
+    made = wait_for(look, f"every hop of {identifier}")
+    for each in made:
+        assert each.sum == pytest.approx(each.end_to_end, rel=0.05)
+    return made
+
+
+def hops(journey: Journey) -> list[str]:
+    return [hop.name for hop in journey.hops]
+
+
+def shown(system: System, identifier: str, **headers: str) -> list[str]:
+    """Returns the names of the bars on the page that the console links to."""
+    url = f"{system.stack.api_url}/local/trace?id={quote(identifier, safe='')}"
+    answer = system.sent_by(None).request("GET", url, **headers)
+    assert answer.status == 200, answer.text
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    return [html.unescape(name) for name in re.findall('<span class="name">([^<]+?)(?: <b>| *</span>)', answer.text)]
+
+
+def test_the_page_of_an_order_shows_every_hop_and_later_changes(system: System) -> None:
+    order_id = secrets.token_hex(8)
+    system.post("/orders", {"orderID": order_id, "customerID": "c", "item": "Mocha"})
+    placed = ["POST /orders", "wait in the queue", "store_orders", "write to DynamoDB", "wait in the stream"]
+    placed += ["announce_orders", "SNS", "record_notification (inbox)"]
+    assert [hops(each) for each in whole(system, order_id)] == [placed]
+    assert system.request("PATCH", f"/orders/{order_id}", {"from": "PLACED", "status": "READY"}).status == 200
+    made = wait_for(lambda: whole(system, order_id)[1:], "the change")
+    assert [(each.title, hops(each)) for each in made] == [("Order ready", ["PATCH /orders/{order_id}"])]
+    assert shown(system, order_id)[:9] == [*placed, "PATCH /orders/{order_id}"]
+
+
+def test_the_page_of_a_report_shows_every_state_and_function(system: System) -> None:
+    report = system.report({"kind": "inventory"})
+    expected = ["POST /create_report", "start of the state machine", "ReadInventory", "read_inventory"]
+    expected += ["RenderAndPresign", "RenderReport", "render_report", "PresignReport", "presign_report"]
+    expected += ["NotifyReport", "SNS", "record_notification (inbox)"]
+    [journey] = whole(system, report["reportId"])
+    assert [name for name in hops(journey) if name != "between two states"] == expected
+    visited = {each["name"] for each in states(system, report["reportId"]).values() if each["status"] != "skipped"}
+    assert visited <= set(expected)
+    assert set(expected) <= set(shown(system, report["reportId"]))
+
+
+def test_the_page_of_an_upload_shows_every_hop(system: System) -> None:
+    body = "supplier_name,type,product_name,price,description,quantity\nMaple,Arabica,Hop,1.00,x,1\n"
+    key = system.upload(f"inventory/{secrets.token_hex(8)}.csv", body)
+    expected = ["S3 event", "receive_upload", "MySQL import", "announcement", "SNS", "record_notification (inbox)"]
+    assert [hops(each) for each in whole(system, key)] == [expected]
+    assert shown(system, key)[:6] == expected
+
+
+@pytest.mark.parametrize("headers", [{"Host": "cafe.example"}, {"Sec_Fetch_Site": "cross-site"}], ids=str)
+def test_no_other_site_can_read_the_page(system: System, headers: dict[str, str]) -> None:
+    answer = system.request("GET", f"{system.stack.api_url}/local/trace?id=o-1", **headers)
+    assert answer.status == 403
+
+
+def test_the_page_of_an_unknown_id_says_so(system: System) -> None:
+    answer = system.request("GET", f"{system.stack.api_url}/local/trace?id=never-seen")
+    assert (answer.status, "X-Request-Id" in answer.text) == (404, True)
+    assert system.request("GET", f"{system.stack.api_url}/local/trace?id=a%00b").status == 400
