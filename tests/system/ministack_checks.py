@@ -74,9 +74,7 @@ def password_policy(emulator: Emulator) -> bool:
     previous = {"AccessToken": tokens["AccessToken"], "PreviousPassword": f"{temporary}-mine"}
     attempt(cognito.change_password, **previous, ProposedPassword="no-uppercase-À1")
     unmet = ("not long enough", *(f"must have {kind} characters" for kind in ("uppercase", "numeric")))
-    return refusals == [
-        f"Password did not conform with policy: Password {unmet[number]}" for number in (0, 1, 2, 0, 1)
-    ]
+    return refusals == [f"Password did not conform with policy: Password {unmet[number]}" for number in (0, 1, 2, 0, 1)]
 
 
 def disabled_users(emulator: Emulator) -> bool:
