@@ -1,9 +1,12 @@
 /**
  * Handles sign-in and sessions.
- * The console calls the Cognito user pool directly, and stores tokens only in this browser tab.
+ * The console calls the Cognito user pool directly, and stores tokens only in its open browser tabs.
  *
  * `token()` waits until a user is signed in, and returns a token that is not about to expire.
  * If the refresh token has expired, a dialog asks for the password. Pending requests continue after sign-in.
+ *
+ * The console's open tabs share one session through a BroadcastChannel. A tab sends `"who?"` when it opens,
+ * the session when it is asked or gets new tokens, and `"out"` when the user signs out.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
@@ -12,7 +15,14 @@ import { forget, keep, recall } from "./kept.js";
 // A token is replaced this many milliseconds before it expires, or after two thirds of a shorter lifetime.
 const EARLY = 5 * 60_000;
 
-// Holds the session as `{ id, refresh, renewAt, name, groups }`, or null if nobody is signed in.
+// A new tab shows the sign-in form if no other tab has answered after this many milliseconds.
+const ANSWER = 150;
+
+// Two stages can have the same origin, but not the same client.
+const CHANNEL = `cafe-${config.clientId}`;
+const channel = new BroadcastChannel(CHANNEL);
+
+// Holds the session as `{ id, refresh, renewAt, name, groups, mark }`, or null if nobody is signed in.
 let tokens = null;
 // Holds the newest token that replaced a token refused by the API.
 // If the API also refuses `renewedToken`, the user has no permission.
@@ -55,18 +65,39 @@ function claims(jwt) {
   return JSON.parse(new TextDecoder().decode(bytes));
 }
 
-function storeTokens(result) {
+/** Returns a value that changes at each sign-out, so that a tab that was asleep notices the sign-out. */
+function currentMark() {
+  try {
+    return localStorage.getItem(CHANNEL);
+  } catch {
+    return null; // If localStorage is disabled, only tabs that are awake notice a sign-out.
+  }
+}
+
+const isCurrent = ({ mark = null }) => mark === currentMark();
+
+function storeTokens(result, mark) {
   const payload = claims(result.IdToken);
   const lifetime = result.ExpiresIn * 1000;
-  tokens = {
+  const session = {
     id: result.IdToken,
     // The response to a refresh contains a new refresh token only if the pool rotates refresh tokens.
     refresh: result.RefreshToken ?? tokens?.refresh,
     renewAt: Date.now() + lifetime - Math.min(EARLY, lifetime / 3),
     name: payload["cognito:username"],
     groups: payload["cognito:groups"] ?? [],
+    mark,
   };
+  adopt(session);
+  channel.postMessage(session);
+}
+
+function adopt(session) {
+  tokens = session;
   keep("session", tokens);
+  form.reset();
+  showTyped();
+  showProblem("");
   onChange(person());
   const resolved = whenSignedIn;
   whenSignedIn = [];
@@ -82,8 +113,20 @@ export function person() {
 
 const signedIn = () => new Promise((resolve) => whenSignedIn.push(resolve));
 
+channel.addEventListener("message", ({ data }) => {
+  if (data === "who?") {
+    if (tokens) channel.postMessage(tokens);
+  } else if (data === "out") {
+    if (tokens) leave();
+  } else if (isCurrent(data) && !challenge && submitButton.ariaBusy !== "true") {
+    // If this tab belongs to another user, that user's work must not continue under the new name.
+    if (!tokens || (data.name === tokens.name && data.renewAt > tokens.renewAt)) adopt(data);
+  }
+});
+
 /** Returns an ID token, and replaces it first if it expires soon. Throws a TypeError if the user pool cannot be reached. */
 export async function token() {
+  if (tokens && !isCurrent(tokens)) leave();
   if (!tokens) await signedIn();
   if (Date.now() > tokens.renewAt) await refresh();
   return tokens.id;
@@ -106,7 +149,7 @@ export function refresh() {
       const parameters = { REFRESH_TOKEN: tokens.refresh };
       const answer = await ask("InitiateAuth", { AuthFlow: "REFRESH_TOKEN_AUTH", AuthParameters: parameters });
       // The user may have signed out while this request was running.
-      if (tokens) storeTokens(answer.AuthenticationResult);
+      if (tokens) storeTokens(answer.AuthenticationResult, tokens.mark);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (BUSY.includes(error.code)) throw new TypeError(error.message);
@@ -122,6 +165,8 @@ const form = $("sign-in");
 const problem = $("sign-in-problem");
 // Holds `{ session, name }` while the user must choose a new password, and otherwise null.
 let challenge = null;
+const submitButton = form.querySelector(".primary");
+const rules = [...$("password-rules").children];
 
 const WORDS = {
   UserNotFoundException: "Incorrect username or password.",
@@ -145,8 +190,34 @@ function showProblem(text) {
 function showStep() {
   $("sign-in-credentials").hidden = Boolean(challenge);
   $("sign-in-new").hidden = !challenge;
-  form.querySelector("button.primary").textContent = challenge ? "Save this password" : "Sign in";
+  unmetRules();
+  submitButton.textContent = challenge ? "Save this password" : "Sign in";
 }
+
+/** Marks each rule as met or not met. Returns the rules that the new password does not meet. */
+function unmetRules() {
+  const password = $("new-password").value;
+  return rules.filter((rule) => {
+    const isMet = new RegExp(rule.dataset.rule).test(password);
+    rule.className = isMet ? "met" : "";
+    rule.lastChild.textContent = isMet ? ": met" : ": not met";
+    return !isMet;
+  });
+}
+
+/** Checks both fields. Screen readers hear only that all rules are met, or that the passwords differ. */
+function checkTyped({ target, type }) {
+  const [password, again, place] = [$("new-password").value, $("new-password-again").value, $("again-problem")];
+  const wereMet = rules.every((rule) => rule.className);
+  if (!unmetRules().length && !wereMet) announce("The new password meets all rules.");
+  // While the user types, an unfinished repetition is no error.
+  const isTyping = type === "input" && (target.id === "new-password" || password.startsWith(again));
+  const text = again && again !== password && !isTyping ? "The two passwords differ." : "";
+  if (text && !place.textContent) announce(text);
+  place.textContent = text;
+}
+
+for (const type of ["input", "change"]) $("sign-in-new").addEventListener(type, checkTyped);
 
 async function sendForm(fields) {
   if (!challenge) {
@@ -164,6 +235,13 @@ async function submit() {
   if (!first.value || !second.value) {
     showProblem("Fill in both fields.");
     (first.value ? second : first).focus();
+    return;
+  }
+  const unmet = challenge ? unmetRules() : [];
+  if (unmet.length) {
+    const needs = new Intl.ListFormat("en").format(unmet.map((rule) => rule.firstChild.textContent));
+    showProblem(`The new password still needs ${needs}.`);
+    first.focus();
     return;
   }
   if (challenge && first.value !== second.value) {
@@ -194,11 +272,8 @@ async function submit() {
     showProblem(`This page does not support the sign-in step ${answer.ChallengeName}. Ask an administrator.`);
   } else {
     challenge = null;
-    form.reset();
-    showTyped();
-    showProblem("");
     showStep();
-    storeTokens(answer.AuthenticationResult);
+    storeTokens(answer.AuthenticationResult, currentMark());
   }
 }
 
@@ -240,8 +315,19 @@ $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);
 
-/** Ends the session in the page and in the user pool. Reloading the page removes everything that the user saw. */
-export async function signOut() {
+/** Ends the session in all tabs of this browser and in the user pool. */
+export function signOut() {
+  try {
+    localStorage.setItem(CHANNEL, Math.random());
+  } catch {
+    // If localStorage is disabled, the message must suffice.
+  }
+  channel.postMessage("out");
+  return leave();
+}
+
+/** Ends the session in this tab. Reloading the page removes everything that the user saw. */
+async function leave() {
   const ended = tokens;
   tokens = null;
   waitingAgain = false;
@@ -259,10 +345,19 @@ export async function signOut() {
   location.replace(document.baseURI);
 }
 
-/** Resumes the session after a reload, or shows the sign-in form. Each session change calls `listener(person)`. */
+/**
+ * Resumes the session after a reload or from another tab, or shows the sign-in form.
+ * Each session change calls `listener(person)`.
+ */
 export function startSession(listener) {
   onChange = listener;
   tokens = recall("session");
+  if (tokens && !isCurrent(tokens)) {
+    forget();
+    tokens = null;
+  }
   onChange(person());
-  if (!tokens) showSignIn();
+  if (tokens) return;
+  channel.postMessage("who?");
+  setTimeout(() => tokens || showSignIn(), ANSWER);
 }
