@@ -5,8 +5,7 @@
  * `token()` waits until a user is signed in, and returns a token that is not about to expire.
  * If the refresh token has expired, a dialog asks for the password. Pending requests continue after sign-in.
  *
- * The console's open tabs share one session through a BroadcastChannel. A tab sends `"who?"` when it opens,
- * the session when it is asked or gets new tokens, and `"out"` when the user signs out.
+ * On `channel`, a new tab asks `"who?"`, a tab sends its session if asked or renewed, and `"out"` ends all sessions.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
@@ -15,7 +14,7 @@ import { forget, keep, recall } from "./kept.js";
 // A token is replaced this many milliseconds before it expires, or after two thirds of a shorter lifetime.
 const EARLY = 5 * 60_000;
 
-// A new tab shows the sign-in form if no other tab has answered after this many milliseconds.
+// A new tab waits this many milliseconds for another tab's session before it shows the form.
 const ANSWER = 150;
 
 // Two stages can have the same origin, but not the same client.
@@ -65,12 +64,12 @@ function claims(jwt) {
   return JSON.parse(new TextDecoder().decode(bytes));
 }
 
-/** Returns a value that changes at each sign-out, so that a tab that was asleep notices the sign-out. */
+/** Returns a value that changes at each sign-out, for tabs that were asleep, or null without localStorage. */
 function currentMark() {
   try {
     return localStorage.getItem(CHANNEL);
   } catch {
-    return null; // If localStorage is disabled, only tabs that are awake notice a sign-out.
+    return null;
   }
 }
 
@@ -119,7 +118,7 @@ channel.addEventListener("message", ({ data }) => {
   } else if (data === "out") {
     if (tokens) leave();
   } else if (isCurrent(data) && !challenge && submitButton.ariaBusy !== "true") {
-    // If this tab belongs to another user, that user's work must not continue under the new name.
+    // Another user's work must not continue under the new name.
     if (!tokens || (data.name === tokens.name && data.renewAt > tokens.renewAt)) adopt(data);
   }
 });
@@ -194,30 +193,21 @@ function showStep() {
   submitButton.textContent = challenge ? "Save this password" : "Sign in";
 }
 
-/** Marks each rule as met or not met. Returns the rules that the new password does not meet. */
+/** Shows which rules the new password meets. Returns the others. */
 function unmetRules() {
   const password = $("new-password").value;
-  return rules.filter((rule) => {
-    const isMet = new RegExp(rule.dataset.rule).test(password);
-    rule.className = isMet ? "met" : "";
-    rule.lastChild.textContent = isMet ? ": met" : ": not met";
-    return !isMet;
-  });
+  return rules.filter((rule) => !rule.classList.toggle("met", RegExp(rule.dataset.rule).test(password)));
 }
 
-/** Checks both fields. Screen readers hear only that all rules are met, or that the passwords differ. */
-function checkTyped({ target, type }) {
-  const [password, again, place] = [$("new-password").value, $("new-password-again").value, $("again-problem")];
+// Screen readers hear only the end of each step, not every key.
+$("sign-in-new").addEventListener("input", () => {
   const wereMet = rules.every((rule) => rule.className);
   if (!unmetRules().length && !wereMet) announce("The new password meets all rules.");
-  // While the user types, an unfinished repetition is no error.
-  const isTyping = type === "input" && (target.id === "new-password" || password.startsWith(again));
-  const text = again && again !== password && !isTyping ? "The two passwords differ." : "";
+  const place = $("again-problem");
+  const text = $("new-password").value.startsWith($("new-password-again").value) ? "" : "The two passwords differ.";
   if (text && !place.textContent) announce(text);
   place.textContent = text;
-}
-
-for (const type of ["input", "change"]) $("sign-in-new").addEventListener(type, checkTyped);
+});
 
 async function sendForm(fields) {
   if (!challenge) {
@@ -232,16 +222,14 @@ async function sendForm(fields) {
 async function submit() {
   const fields = { name: $("name").value.trim(), password: $("password").value, next: $("new-password").value };
   const [first, second] = challenge ? [$("new-password"), $("new-password-again")] : [$("name"), $("password")];
+  if (challenge && unmetRules().length) {
+    showProblem("The new password does not meet all rules.");
+    first.focus();
+    return;
+  }
   if (!first.value || !second.value) {
     showProblem("Fill in both fields.");
     (first.value ? second : first).focus();
-    return;
-  }
-  const unmet = challenge ? unmetRules() : [];
-  if (unmet.length) {
-    const needs = new Intl.ListFormat("en").format(unmet.map((rule) => rule.firstChild.textContent));
-    showProblem(`The new password still needs ${needs}.`);
-    first.focus();
     return;
   }
   if (challenge && first.value !== second.value) {
@@ -320,13 +308,13 @@ export function signOut() {
   try {
     localStorage.setItem(CHANNEL, Math.random());
   } catch {
-    // If localStorage is disabled, the message must suffice.
+    // Without localStorage, only tabs that are awake notice the sign-out.
   }
   channel.postMessage("out");
   return leave();
 }
 
-/** Ends the session in this tab. Reloading the page removes everything that the user saw. */
+/** Ends this tab's session. Reloading the page removes everything that the user saw. */
 async function leave() {
   const ended = tokens;
   tokens = null;
@@ -345,16 +333,13 @@ async function leave() {
   location.replace(document.baseURI);
 }
 
-/**
- * Resumes the session after a reload or from another tab, or shows the sign-in form.
- * Each session change calls `listener(person)`.
- */
+/** Resumes the session of this or another tab, or shows the form. Each session change calls `listener(person)`. */
 export function startSession(listener) {
   onChange = listener;
   tokens = recall("session");
   if (tokens && !isCurrent(tokens)) {
-    forget();
     tokens = null;
+    forget();
   }
   onChange(person());
   if (tokens) return;
