@@ -41,8 +41,9 @@ trace: .venv/run  ## Follow one id through the logs: make trace ID=x; add HTML=t
 	@test -n "$$ID" || { echo "name what to follow: make trace ID=x, where x is an order's, a report's or a request's id, or an upload's key"; exit 1; }
 	@$(BIN)/python -m $(if $(STAGE),infra.trace,local trace) $(if $(HTML),--html '$(HTML)') -- "$$ID" $(STAGE) $(SINCE)
 
-user: .venv/run  ## Create a user who may sign in: make user NAME=x GROUP=staff; add STAGE=y for a stage on AWS
-	@$(BIN)/python -m $(if $(STAGE),infra.users,local user) '$(NAME)' '$(GROUP)' $(STAGE)
+USER_ACTION = $(if $(DISABLE),--disable) $(if $(ENABLE),--enable) $(if $(REMOVE),--remove) $(if $(YES),--yes)
+user: .venv/run  ## Create a user: make user NAME=x GROUP=staff; or DISABLE=1, ENABLE=1 or REMOVE=1 instead of GROUP; add STAGE=y for a stage on AWS
+	@$(BIN)/python -m $(if $(STAGE),infra.users,local user) $(USER_ACTION) -- "$$NAME" "$$GROUP" $(STAGE)
 
 LETTERS = $(STAGE) $(if $(KIND),--kind '$(KIND)') $(if $(ID),--id '$(ID)')
 redrive: .venv/run  ## Send the dead letters back to where they came from, or only those of KIND=order or with ID=x

@@ -37,3 +37,16 @@ def since(text: str) -> timedelta:
     if not found:
         raise argparse.ArgumentTypeError(f"must be a duration such as 90s, 15m, 12h or 7d; got {json.dumps(text)}")
     return timedelta(**{UNITS[found[2]]: int(found[1])})
+
+
+def add_user(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``make user`` to a parser. The list ``actions`` contains what to do to an existing user."""
+    for name in ("name", "group"):
+        parser.add_argument(name)
+    for action, about in (
+        ("disable", "refuse every sign-in of this user"),
+        ("enable", "let a disabled user sign in again"),
+        ("remove", "delete this user"),
+    ):
+        parser.add_argument(f"--{action}", dest="actions", action="append_const", const=action, default=[], help=about)
+    parser.add_argument("--yes", action="store_true", help="disable or remove even the last manager")

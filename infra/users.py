@@ -1,4 +1,4 @@
-"""Creates a user of a stage.
+"""Creates, disables, enables and removes users of a stage.
 
 The command ``make user NAME=ana GROUP=staff STAGE=prod`` runs ``python -m infra.users NAME GROUP STAGE``. The AWS
 account and region come from the environment.
@@ -11,18 +11,22 @@ import re
 import secrets
 import string
 import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from infra import arguments as types
 from infra.deploy.stacks import outputs_of
-from infra.deploy.target import DeployError, client
+from infra.deploy.target import FAILURES, DeployError, client
 
 GROUPS = ("staff", "managers")
 NAME = re.compile(r"\S{1,128}")
 # Passwords do not contain characters that are easily confused, such as 0 and O.
 CHARACTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
+
+# API Gateway caches the authorizer's answer, so an expired token can work for a minute longer.
+CACHED = timedelta(minutes=1)
 
 
 class Made(NamedTuple):
@@ -85,11 +89,61 @@ def result_message(name: str, group: str, made: Made) -> str:
     return f"{name} is already a member of {group}: nothing was changed"
 
 
-def validation_error(name: str, group: str) -> str | None:
+def change(cognito: Any, outputs: Mapping[str, str], name: str, action: str, *, forced: bool = False) -> str:
+    """Disables, enables or removes a user, and returns a message that describes the result.
+
+    ``action`` is ``disable``, ``enable`` or ``remove``. Raises ``DeployError`` if the user does not exist, and also if
+    no other manager could sign in afterwards, unless ``forced`` is true.
+    """
+    pool_id = outputs["USER_POOL_ID"]
+    user = {"UserPoolId": pool_id, "Username": name}
+    try:
+        found = cognito.admin_get_user(**user)
+    except cognito.exceptions.UserNotFoundException:
+        raise DeployError(f"there is no user {name}: check NAME") from None
+    if action == "enable":
+        cognito.admin_enable_user(**user)
+        return f"{name} can sign in again with the same password."
+    if not forced and _enabled_managers(cognito, pool_id) == [found["Username"]]:
+        raise DeployError(f"{name} is the last manager who can sign in: create another one first, or add YES=1")
+    settings = cognito.describe_user_pool_client(UserPoolId=pool_id, ClientId=outputs["USER_POOL_CLIENT_ID"])
+    validity = settings["UserPoolClient"]
+    # MiniStack returns the number as text.
+    lifetime = timedelta(**{validity["TokenValidityUnits"]["IdToken"]: int(validity["IdTokenValidity"])})
+    cognito.admin_disable_user(**user)
+    # Otherwise, the refresh tokens might work again once the user is enabled.
+    cognito.admin_user_global_sign_out(**user)
+    if action == "remove":
+        cognito.admin_delete_user(**user)
+    return (
+        f"{name} {'was removed' if action == 'remove' else 'can no longer sign in'}. "
+        f"The API accepts this user's last token until {datetime.now(UTC) + lifetime + CACHED:%H:%M} UTC at the latest."
+    )
+
+
+def _enabled_managers(cognito: Any, pool_id: str) -> list[str]:
+    pages = cognito.get_paginator("list_users_in_group").paginate(UserPoolId=pool_id, GroupName="managers")
+    return [user["Username"] for page in pages for user in page["Users"] if user["Enabled"]]
+
+
+def run(cognito: Any, outputs: Mapping[str, str], given: Namespace) -> str:
+    """Does what valid arguments of ``make user`` ask for, and returns a message that describes the result."""
+    if given.actions:
+        return change(cognito, outputs, given.name, given.actions[0], forced=given.yes)
+    return result_message(given.name, given.group, make(cognito, outputs["USER_POOL_ID"], given.name, given.group))
+
+
+def validation_error(name: str, group: str, actions: Sequence[str] = ()) -> str | None:
     """Returns an error message if the arguments are invalid, and None otherwise."""
-    if not name or not group:
+    if len(actions) > 1:
+        return "use only one of DISABLE, ENABLE and REMOVE"
+    if actions and group:
+        return f"GROUP has no meaning with {actions[0].upper()}: leave GROUP out"
+    if actions and not name:
+        return f"NAME is required, as in `make user NAME=ana {actions[0].upper()}=1`"
+    if not actions and not (name and group):
         return "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"
-    if group not in GROUPS:
+    if not actions and group not in GROUPS:
         return f"GROUP must be {' or '.join(GROUPS)}, not {json.dumps(group)}"
     if not NAME.fullmatch(name):
         return f"NAME must be at most 128 characters and contain no spaces; got {json.dumps(name)}"
@@ -97,20 +151,19 @@ def validation_error(name: str, group: str) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = types.Parser(prog="python -m infra.users", description="Creates a user of a stage.")
-    parser.add_argument("name")
-    parser.add_argument("group")
+    parser = types.Parser(prog="python -m infra.users", description="Creates or changes a user of a stage.")
+    types.add_user(parser)
     parser.add_argument("stage", metavar="STAGE", type=types.stage)
     given = parser.parse_args(arguments)
-    problem = validation_error(given.name, given.group)
+    problem = validation_error(given.name, given.group, given.actions)
     try:
         if problem:
             raise DeployError(problem)
-        pool_id = outputs_of(given.stage, client("cloudformation")).get("USER_POOL_ID")
-        if pool_id is None:
+        outputs = outputs_of(given.stage, client("cloudformation"))
+        if "USER_POOL_ID" not in outputs:
             raise DeployError(f"{given.stage} has no user pool yet: run `make deploy STAGE={given.stage}`")
-        print(result_message(given.name, given.group, make(client("cognito-idp"), pool_id, given.name, given.group)))
-    except (DeployError, BotoCoreError, ClientError) as error:
+        print(run(client("cognito-idp"), outputs, given))
+    except FAILURES as error:
         print(f"user: {error}", file=sys.stderr)
         return 1
     return 0

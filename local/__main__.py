@@ -110,14 +110,19 @@ def api(stack: Stack, stage: str | None) -> Api:
     return api
 
 
-def user(stack: Stack, name: str, group: str) -> None:
-    """Creates a user in the local stack. For a stage on AWS, use ``python -m infra.users``."""
+def user(stack: Stack, given: argparse.Namespace) -> None:
+    """Creates or changes a user in the local stack. For a stage on AWS, use ``python -m infra.users``."""
     from infra import users
+    from infra.deploy.target import FAILURES
 
-    if problem := users.validation_error(name, group):
+    if problem := users.validation_error(given.name, given.group, given.actions):
         raise StackError(problem)
-    pool_id = stack.variables()["USER_POOL_ID"]
-    print(users.result_message(name, group, users.make(stack.cloud.client("cognito-idp"), pool_id, name, group)))
+    if given.name in stack.users.passwords and given.actions:
+        raise StackError(f"`make run` signs in as {given.name}: only other users can be changed")
+    try:
+        print(users.run(stack.cloud.client("cognito-idp"), stack.variables(), given))
+    except FAILURES as error:
+        raise StackError(str(error)) from None
 
 
 def show_logs(stack: Stack, shown: logs.Filter, once: bool) -> None:
@@ -201,11 +206,10 @@ def main(given: list[str] | None = None) -> None:
     trace_command.set_defaults(
         work=lambda stack: sys.exit(not logs.trace(stack, arguments.id, arguments.since, arguments.html))
     )
-    about = "create a user who can sign in"
+    about = "create a user who can sign in, or disable, enable or remove a user"
     user_command = commands.add_parser("user", help=about, description=about)
-    for name in ("name", "group"):
-        user_command.add_argument(name)
-    user_command.set_defaults(work=lambda stack: user(stack, arguments.name, arguments.group))
+    types.add_user(user_command)
+    user_command.set_defaults(work=lambda stack: user(stack, arguments))
     arguments: argparse.Namespace = parser.parse_args(given)
     keep_to_this_machine(os.environ)
     try:

@@ -1,9 +1,11 @@
 /**
  * Handles sign-in and sessions.
- * The console calls the Cognito user pool directly, and stores tokens only in this browser tab.
+ * The console calls the Cognito user pool directly, and stores tokens only in its open browser tabs.
  *
  * `token()` waits until a user is signed in, and returns a token that is not about to expire.
  * If the refresh token has expired, a dialog asks for the password. Pending requests continue after sign-in.
+ *
+ * On `channel`, a new tab asks `"who?"`, a tab sends its session if asked or renewed, and `"out"` ends all sessions.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
@@ -12,7 +14,14 @@ import { forget, keep, recall } from "./kept.js";
 // A token is replaced this many milliseconds before it expires, or after two thirds of a shorter lifetime.
 const EARLY = 5 * 60_000;
 
-// Holds the session as `{ id, refresh, renewAt, name, groups }`, or null if nobody is signed in.
+// A new tab waits this many milliseconds for another tab's session before it shows the form.
+const ANSWER = 150;
+
+// Two stages can have the same origin, but not the same client.
+const CHANNEL = `cafe-${config.clientId}`;
+const channel = new BroadcastChannel(CHANNEL);
+
+// Holds the session as `{ id, refresh, renewAt, name, groups, mark }`, or null if nobody is signed in.
 let tokens = null;
 // Holds the newest token that replaced a token refused by the API.
 // If the API also refuses `renewedToken`, the user has no permission.
@@ -55,18 +64,39 @@ function claims(jwt) {
   return JSON.parse(new TextDecoder().decode(bytes));
 }
 
-function storeTokens(result) {
+/** Returns a value that changes at each sign-out, for tabs that were asleep, or null without localStorage. */
+function currentMark() {
+  try {
+    return localStorage.getItem(CHANNEL);
+  } catch {
+    return null;
+  }
+}
+
+const isCurrent = ({ mark = null }) => mark === currentMark();
+
+function storeTokens(result, mark) {
   const payload = claims(result.IdToken);
   const lifetime = result.ExpiresIn * 1000;
-  tokens = {
+  const session = {
     id: result.IdToken,
     // The response to a refresh contains a new refresh token only if the pool rotates refresh tokens.
     refresh: result.RefreshToken ?? tokens?.refresh,
     renewAt: Date.now() + lifetime - Math.min(EARLY, lifetime / 3),
     name: payload["cognito:username"],
     groups: payload["cognito:groups"] ?? [],
+    mark,
   };
+  adopt(session);
+  channel.postMessage(session);
+}
+
+function adopt(session) {
+  tokens = session;
   keep("session", tokens);
+  form.reset();
+  showTyped();
+  showProblem("");
   onChange(person());
   const resolved = whenSignedIn;
   whenSignedIn = [];
@@ -82,8 +112,20 @@ export function person() {
 
 const signedIn = () => new Promise((resolve) => whenSignedIn.push(resolve));
 
+channel.addEventListener("message", ({ data }) => {
+  if (data === "who?") {
+    if (tokens) channel.postMessage(tokens);
+  } else if (data === "out") {
+    if (tokens) leave();
+  } else if (isCurrent(data) && !challenge && submitButton.ariaBusy !== "true") {
+    // Another user's work must not continue under the new name.
+    if (!tokens || (data.name === tokens.name && data.renewAt > tokens.renewAt)) adopt(data);
+  }
+});
+
 /** Returns an ID token, and replaces it first if it expires soon. Throws a TypeError if the user pool cannot be reached. */
 export async function token() {
+  if (tokens && !isCurrent(tokens)) leave();
   if (!tokens) await signedIn();
   if (Date.now() > tokens.renewAt) await refresh();
   return tokens.id;
@@ -106,7 +148,7 @@ export function refresh() {
       const parameters = { REFRESH_TOKEN: tokens.refresh };
       const answer = await ask("InitiateAuth", { AuthFlow: "REFRESH_TOKEN_AUTH", AuthParameters: parameters });
       // The user may have signed out while this request was running.
-      if (tokens) storeTokens(answer.AuthenticationResult);
+      if (tokens) storeTokens(answer.AuthenticationResult, tokens.mark);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (BUSY.includes(error.code)) throw new TypeError(error.message);
@@ -122,6 +164,8 @@ const form = $("sign-in");
 const problem = $("sign-in-problem");
 // Holds `{ session, name }` while the user must choose a new password, and otherwise null.
 let challenge = null;
+const submitButton = form.querySelector(".primary");
+const rules = [...$("password-rules").children];
 
 const WORDS = {
   UserNotFoundException: "Incorrect username or password.",
@@ -145,8 +189,25 @@ function showProblem(text) {
 function showStep() {
   $("sign-in-credentials").hidden = Boolean(challenge);
   $("sign-in-new").hidden = !challenge;
-  form.querySelector("button.primary").textContent = challenge ? "Save this password" : "Sign in";
+  unmetRules();
+  submitButton.textContent = challenge ? "Save this password" : "Sign in";
 }
+
+/** Shows which rules the new password meets. Returns the others. */
+function unmetRules() {
+  const password = $("new-password").value;
+  return rules.filter((rule) => !rule.classList.toggle("met", RegExp(rule.dataset.rule).test(password)));
+}
+
+// Screen readers hear only the end of each step, not every key.
+$("sign-in-new").addEventListener("input", () => {
+  const wereMet = rules.every((rule) => rule.className);
+  if (!unmetRules().length && !wereMet) announce("The new password meets all rules.");
+  const place = $("again-problem");
+  const text = $("new-password").value.startsWith($("new-password-again").value) ? "" : "The two passwords differ.";
+  if (text && !place.textContent) announce(text);
+  place.textContent = text;
+});
 
 async function sendForm(fields) {
   if (!challenge) {
@@ -161,6 +222,11 @@ async function sendForm(fields) {
 async function submit() {
   const fields = { name: $("name").value.trim(), password: $("password").value, next: $("new-password").value };
   const [first, second] = challenge ? [$("new-password"), $("new-password-again")] : [$("name"), $("password")];
+  if (challenge && unmetRules().length) {
+    showProblem("The new password does not meet all rules.");
+    first.focus();
+    return;
+  }
   if (!first.value || !second.value) {
     showProblem("Fill in both fields.");
     (first.value ? second : first).focus();
@@ -194,11 +260,8 @@ async function submit() {
     showProblem(`This page does not support the sign-in step ${answer.ChallengeName}. Ask an administrator.`);
   } else {
     challenge = null;
-    form.reset();
-    showTyped();
-    showProblem("");
     showStep();
-    storeTokens(answer.AuthenticationResult);
+    storeTokens(answer.AuthenticationResult, currentMark());
   }
 }
 
@@ -240,8 +303,19 @@ $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);
 
-/** Ends the session in the page and in the user pool. Reloading the page removes everything that the user saw. */
-export async function signOut() {
+/** Ends the session in all tabs of this browser and in the user pool. */
+export function signOut() {
+  try {
+    localStorage.setItem(CHANNEL, Math.random());
+  } catch {
+    // Without localStorage, only tabs that are awake notice the sign-out.
+  }
+  channel.postMessage("out");
+  return leave();
+}
+
+/** Ends this tab's session. Reloading the page removes everything that the user saw. */
+async function leave() {
   const ended = tokens;
   tokens = null;
   waitingAgain = false;
@@ -259,10 +333,16 @@ export async function signOut() {
   location.replace(document.baseURI);
 }
 
-/** Resumes the session after a reload, or shows the sign-in form. Each session change calls `listener(person)`. */
+/** Resumes the session of this or another tab, or shows the form. Each session change calls `listener(person)`. */
 export function startSession(listener) {
   onChange = listener;
   tokens = recall("session");
+  if (tokens && !isCurrent(tokens)) {
+    tokens = null;
+    forget();
+  }
   onChange(person());
-  if (!tokens) showSignIn();
+  if (tokens) return;
+  channel.postMessage("who?");
+  setTimeout(() => tokens || showSignIn(), ANSWER);
 }

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import Console, Person
@@ -21,11 +21,12 @@ from tests.browser.steps import (
     send_order,
     with_clock,
 )
-from tests.system.system import System
+from tests.system.system import System, wait_for
 
 # Chromium logs this text when the user pool refuses a request.
 REFUSED = "status of 400"
 HOUR = "01:00:00"
+RULES = ("at least 12 characters", "an uppercase letter (A–Z)", "a lowercase letter (a–z)", "a digit")
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def pool(system: System) -> Any:
     return ask
 
 
-def session(console: Console) -> Any:
-    return json.loads(console.page.evaluate("sessionStorage.getItem('cafe-session')"))
+def session(page: Page) -> Any:
+    return json.loads(page.evaluate("sessionStorage.getItem('cafe-session')"))
 
 
 def refreshes(console: Console) -> int:
@@ -78,21 +79,26 @@ def choose_password(console: Console, password: str, again: str | None = None) -
 
 
 def test_a_person_replaces_the_temporary_password_at_the_first_sign_in(visit: Visit, people: Make) -> None:
-    """The test fakes Cognito's error for a short password, because the AWS emulator MiniStack accepts any password."""
-    why = "Password did not conform with policy: Password not long enough"
+    """The test fakes Cognito's error for a reused password, because the page does not know this rule."""
+    why = "Password has previously been used"
     person = people("staff", chosen=False)
     own = Person(person.name, f"{person.password}-of-mine")
     console = visit()
     console.expect_complaint(REFUSED)
     console.enter(person.name, person.password)
     alert = console.page.get_by_role("alert")
+    sent = len(console.requests)
+    choose_password(console, "short")
+    expect(alert).to_have_text("The new password does not meet all rules.")
+    expect(console.page.get_by_label("New password", exact=True)).to_be_focused()
     choose_password(console, own.password, "another")
     expect(alert).to_have_text("The two passwords differ. Type the same password in both fields.")
+    assert len(console.requests) == sent
 
     refusal = {"__type": "InvalidPasswordException", "message": why}
     pool = f"{console.env['AWS_ENDPOINT_URL']}/"
     console.page.route(pool, lambda route: route.fulfill(status=400, json=refusal), times=1)
-    choose_password(console, "short")
+    choose_password(console, own.password)
     expect(alert).to_have_text(why)
     choose_password(console, own.password)
     expect(console.page.get_by_role("button", name="Sign out")).to_be_visible()
@@ -100,15 +106,92 @@ def test_a_person_replaces_the_temporary_password_at_the_first_sign_in(visit: Vi
     visit(own)
 
 
-def test_a_session_survives_a_reload_and_is_limited_to_its_browser_tab(visit: Visit, staff: Person) -> None:
-    console = visit(staff)
-    console.open()
+def test_the_rules_for_a_password_are_checked_while_typing(visit: Visit, people: Make) -> None:
+    person = people("staff", chosen=False)
+    console = visit()
+    console.enter(person.name, person.password)
+    first = console.page.get_by_label("New password", exact=True)
+    again = console.page.get_by_label("Repeat the new password")
+    spoken = console.page.locator("#announcer")
+
+    def expect_unmet(*unmet: str) -> None:
+        rules = [f"{'not met' if rule in unmet else 'met'}: {rule}" for rule in RULES]
+        expect(first).to_have_accessible_description(" ".join(rules))
+
+    expect(first).to_be_editable()
+    expect_unmet(*RULES)
+    for key, unmet in {"a": RULES[:2] + RULES[3:], "É": RULES[:2] + RULES[3:], "Z": RULES[::3], "7": RULES[:1]}.items():
+        first.press_sequentially(key)
+        expect_unmet(*unmet)
+    expect(spoken).to_be_empty()
+    first.press_sequentially("12345678")
+    expect_unmet()
+    expect(spoken).to_have_text("The new password meets all rules.")
+
+    again.press_sequentially("aÉZ")
+    expect(again).to_have_accessible_description("")
+    again.press("x")
+    expect(again).to_have_accessible_description("The two passwords differ.")
+    expect(spoken).to_have_text("The two passwords differ.")
+    again.fill("aÉZ712345678")
+    expect(again).to_have_accessible_description("")
+
+
+def second_tab(console: Console) -> Page:
+    """Opens the console in another tab of the same browser, without a link from the first tab."""
+    page = console.context.new_page()
+    page.goto(f"{console.address}/")
+    return page
+
+
+def test_a_session_survives_a_reload_and_a_second_tab_shares_it(visit: Visit, staff: Person) -> None:
+    console = visit(staff, "#reports")
+    console.open("#reports")
     expect(console.page.get_by_role("banner")).to_contain_text(staff.name)
+    other = second_tab(console)
+    expect(other.get_by_role("banner")).to_contain_text(staff.name)
     assert console.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
-    other = console.context.new_page()
-    other.goto(f"{console.address}/")
+    # The second tab uses the new tokens of the first tab.
+    before = session(console.page)["id"]
+    console.page.get_by_role("button", name="Check my permissions again").click()
+    wait_for(lambda: before != session(console.page)["id"] == session(other)["id"], "the new tokens in both tabs")
+    console.page.close()
+    other.reload()
+    expect(other.get_by_role("banner")).to_contain_text(staff.name)
+
+
+def test_a_session_ends_with_the_last_tab(visit: Visit, staff: Person) -> None:
+    console = visit(staff)
+    console.page.close()
+    expect(second_tab(console).get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_signing_in_and_out_takes_effect_in_all_tabs(visit: Visit, staff: Person) -> None:
+    console = visit()
+    other = second_tab(console)
+    leave = other.get_by_role("button", name="Sign out")
     expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+    console.sign_in(staff)
+    expect(leave).to_be_visible()
+    leave.click()
+    for page in (console.page, other):
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        assert page.evaluate("sessionStorage.length") == 0
+    console.sign_in(staff)
+    expect(leave).to_be_visible()
+
+
+def test_a_tab_that_was_asleep_during_the_sign_out_is_signed_out(visit: Visit, staff: Person) -> None:
+    console = visit(staff)
+    kept = console.page.evaluate("sessionStorage.getItem('cafe-session')")
+    other = second_tab(console)
+    other.get_by_role("button", name="Sign out").click()
+    expect(console.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    # The browser restores the storage of a tab that it had unloaded to save memory.
+    console.page.evaluate("text => sessionStorage.setItem('cafe-session', text)", kept)
+    console.page.reload()
+    expect(console.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
 def test_signing_out_ends_the_session_in_the_user_pool_and_clears_the_page(
@@ -118,7 +201,7 @@ def test_signing_out_ends_the_session_in_the_user_pool_and_clears_the_page(
     console = visit(person, "#orders")
     console.page.get_by_label("Customer", exact=True).fill("somebody")
     console.go("Inbox")
-    refresh = session(console)["refresh"]
+    refresh = session(console.page)["refresh"]
     console.page.get_by_role("button", name="Sign out").click()
     expect(console.page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert console.page.evaluate("sessionStorage.length") == 0
@@ -139,12 +222,12 @@ def test_signing_out_ends_the_session_in_the_user_pool_and_clears_the_page(
 
 def test_a_token_is_refreshed_silently_before_it_expires(visit: Visit, staff: Person) -> None:
     console = with_clock(visit(), staff, "#orders")
-    first = session(console)["id"]
+    first = session(console.page)["id"]
     console.page.clock.fast_forward("56:00")
     send_order(console, new_customer())
     expect_placed(console)
     expect(console.page.get_by_role("dialog")).to_be_hidden()
-    assert session(console)["id"] != first
+    assert session(console.page)["id"] != first
     assert refreshes(console) == 1
 
 
@@ -188,13 +271,16 @@ def test_a_token_that_the_api_refuses_is_refreshed_once(visit: Visit, staff: Per
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("status of 403")
-    refused = session(console)["id"]
+    refused = session(console.page)["id"]
     met = intercept(console, "POST", "orders", refuse(403), times=1)
     send_order(console, customer)
     expect_one_order(console, system, customer)
     assert len(met) == refreshes(console) == 1
     sent = [each for each in console.requests if (each.method, each.url) == ("POST", f"{console.address}/orders")]
-    assert [each.headers["authorization"] for each in sent] == [f"Bearer {refused}", f"Bearer {session(console)['id']}"]
+    assert [each.headers["authorization"] for each in sent] == [
+        f"Bearer {refused}",
+        f"Bearer {session(console.page)['id']}",
+    ]
     assert sent[0].post_data == sent[1].post_data
 
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -27,11 +27,8 @@ from tests.system.system import wait_for
 
 
 def signed_tokens(emulator: Emulator) -> bool:
-    cognito = emulator.client("cognito-idp")
-    pool = cognito.create_user_pool(PoolName="people")["UserPool"]["Id"]
-    flows = ["ALLOW_USER_PASSWORD_AUTH"]
-    page = cognito.create_user_pool_client(UserPoolId=pool, ClientName="page", ExplicitAuthFlows=flows)
-    answer = people.sign_in(cognito, page["UserPoolClient"]["ClientId"], "ana", people.add(cognito, pool, "ana"))
+    cognito, pool, page = _pool(emulator)
+    answer = people.sign_in(cognito, page, "ana", people.add(cognito, pool, "ana"))
     token = answer["AuthenticationResult"]["IdToken"]
     with urllib.request.urlopen(f"{emulator.endpoint}/{pool}/.well-known/jwks.json", timeout=10) as answer:
         published = json.load(answer)
@@ -43,6 +40,52 @@ def signed_tokens(emulator: Emulator) -> bool:
     except jwt.PyJWTError:
         return False
     return True
+
+
+def _pool(emulator: Emulator, **policy: Any) -> tuple[Any, str, str]:
+    """Creates a user pool with a client. Returns a Cognito client, the pool's id and the pool client's id."""
+    cognito = emulator.client("cognito-idp")
+    policies = {"PasswordPolicy": policy or {"RequireSymbols": False}}
+    pool = cognito.create_user_pool(PoolName="people", Policies=policies)["UserPool"]["Id"]
+    flows = ["ALLOW_USER_PASSWORD_AUTH"]
+    page = cognito.create_user_pool_client(UserPoolId=pool, ClientName="page", ExplicitAuthFlows=flows)
+    return cognito, pool, page["UserPoolClient"]["ClientId"]
+
+
+def password_policy(emulator: Emulator) -> bool:
+    cognito, pool, page = _pool(emulator, MinimumLength=12, RequireUppercase=True, RequireNumbers=True)
+    user, temporary = {"UserPoolId": pool, "Username": "ana"}, "Temporary123"
+    refusals = []
+
+    def attempt(work: Callable[..., Any], *values: Any, **given: Any) -> Any:
+        try:
+            return work(*values, **given)
+        except cognito.exceptions.InvalidPasswordException as error:
+            refusals.append(error.response["Error"]["Message"])
+
+    attempt(cognito.admin_create_user, **user, TemporaryPassword="short")
+    if not attempt(cognito.admin_create_user, **user, TemporaryPassword=temporary):
+        return False
+    attempt(cognito.admin_set_user_password, **user, Password="lowercase-123")
+    session = people.sign_in(cognito, page, "ana", temporary)["Session"]
+    attempt(people.choose, cognito, page, session, "ana", "NoDigitAtAllÀ")
+    attempt(people.choose, cognito, page, session, "ana", "short")
+    tokens = people.choose(cognito, page, session, "ana", f"{temporary}-mine")["AuthenticationResult"]
+    previous = {"AccessToken": tokens["AccessToken"], "PreviousPassword": f"{temporary}-mine"}
+    attempt(cognito.change_password, **previous, ProposedPassword="no-uppercase-À1")
+    unmet = ("not long enough", *(f"must have {kind} characters" for kind in ("uppercase", "numeric")))
+    return refusals == [f"Password did not conform with policy: Password {unmet[number]}" for number in (0, 1, 2, 0, 1)]
+
+
+def disabled_users(emulator: Emulator) -> bool:
+    cognito, pool, page = _pool(emulator)
+    user, temporary = {"UserPoolId": pool, "Username": "ana"}, "Temporary123"
+    cognito.admin_create_user(**user, TemporaryPassword=temporary)
+    session = people.sign_in(cognito, page, "ana", temporary)["Session"]
+    cognito.admin_disable_user(**user)
+    own = f"{temporary}-mine"
+    assert not is_allowed(lambda: people.sign_in(cognito, page, "ana", temporary), "NotAuthorized")
+    return not is_allowed(lambda: people.choose(cognito, page, session, "ana", own), "NotAuthorized")
 
 
 def import_rest_api(emulator: Emulator) -> bool:

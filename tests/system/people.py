@@ -24,3 +24,13 @@ def sign_in(cognito: Any, client_id: str, name: str, password: str) -> dict[str,
     """
     given = {"USERNAME": name, "PASSWORD": password}
     return dict(cognito.initiate_auth(ClientId=client_id, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=given))
+
+
+def choose(cognito: Any, client_id: str, session: str, name: str, password: str) -> dict[str, Any]:
+    """Replaces a temporary password, and returns the user pool's response with tokens."""
+    responses = {"USERNAME": name, "NEW_PASSWORD": password}
+    return dict(
+        cognito.respond_to_auth_challenge(
+            ClientId=client_id, ChallengeName="NEW_PASSWORD_REQUIRED", Session=session, ChallengeResponses=responses
+        )
+    )

@@ -18,10 +18,12 @@ import psutil
 import pytest
 
 import local.__main__ as command
+from infra import users
 from local import logs
 from local.database import Database
 from local.processes import Process, StackError, free_ports
 from local.stack import Stack
+from tests.system import people
 from tests.system.people import sign_in
 from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
@@ -210,6 +212,54 @@ def test_an_added_person_must_choose_a_password_at_the_first_sign_in(stack: Stac
     assert answer["ChallengeName"] == "NEW_PASSWORD_REQUIRED"
     with pytest.raises(SystemExit, match='GROUP must be staff or managers, not "boss"'):
         main("user", "ana", "boss")
+
+
+def test_a_disabled_or_removed_person_can_neither_sign_in_nor_get_new_tokens(stack: Stack, main: Any) -> None:
+    env = stack.variables()
+    cognito, page = System(stack, env).aws("cognito-idp"), env["USER_POOL_CLIENT_ID"]
+    refused = cognito.exceptions.NotAuthorizedException
+    password = people.add(cognito, env["USER_POOL_ID"], "ben", "managers")
+
+    def refresh_token() -> str:
+        return str(sign_in(cognito, page, "ben", password)["AuthenticationResult"]["RefreshToken"])
+
+    def refresh(token: str) -> None:
+        cognito.initiate_auth(ClientId=page, AuthFlow="REFRESH_TOKEN_AUTH", AuthParameters={"REFRESH_TOKEN": token})
+
+    token = refresh_token()
+    refresh(token)
+    assert "ben can no longer sign in. The API accepts" in main("user", "--disable", "--", "ben", "")
+    with pytest.raises(refused, match="User is disabled"):
+        refresh_token()
+    main("user", "--enable", "--", "ben", "")
+    # Only a new sign-in gives tokens.
+    with pytest.raises(refused):
+        refresh(token)
+    token = refresh_token()
+    assert "ben was removed" in main("user", "--remove", "--", "ben", "")
+    for work in (refresh_token, lambda: refresh(token)):
+        with pytest.raises(refused):
+            work()
+    with pytest.raises(SystemExit, match="error: there is no user ben: check NAME"):
+        main("user", "--remove", "--", "ben", "")
+    with pytest.raises(SystemExit, match="error: `make run` signs in as manager: only other users can be changed"):
+        main("user", "--disable", "--", "manager", "")
+
+
+def test_the_user_pool_enforces_the_password_policy(stack: Stack) -> None:
+    env = stack.variables()
+    cognito, page = System(stack, env).aws("cognito-idp"), env["USER_POOL_CLIENT_ID"]
+    made = users.make(cognito, env["USER_POOL_ID"], "cleo", "staff")
+    session = sign_in(cognito, page, "cleo", str(made.password))["Session"]
+    for password, reason in {
+        "short": "Password not long enough",
+        "lower-case-123": "Password must have uppercase characters",
+        "No-digit-at-all": "Password must have numeric characters",
+    }.items():
+        with pytest.raises(cognito.exceptions.InvalidPasswordException, match=f"conform with policy: {reason}$"):
+            people.choose(cognito, page, session, "cleo", password)
+    # The policy requires no symbol.
+    assert "AuthenticationResult" in people.choose(cognito, page, session, "cleo", "LongEnough123")
 
 
 # --- starting an existing stack

@@ -27,6 +27,10 @@ LIMITED = {"iam:PermissionsBoundary": LIMIT}
 OWN, NEW = {"aws:ResourceTag/app": "cafe"}, {"aws:RequestTag/app": "cafe"}
 THROUGH = {"aws:CalledVia": "cloudformation.amazonaws.com"}
 API_NAME = "apigateway:Resource/ApiName"
+MAKE_USER = (
+    *(f"Admin{call}User" for call in ("Create", "Delete", "Disable", "Enable", "Get")),
+    *("AdminListGroupsForUser", "AdminUserGlobalSignOut", "DescribeUserPoolClient", "ListUsersInGroup"),
+)
 POOL = f"arn:aws:cognito-idp:{HERE}:userpool/eu-central-1_x"
 
 # Requests that the policies must allow (True), and similar requests that they must deny (False).
@@ -73,7 +77,7 @@ ATTEMPTS: list[tuple[bool, str, str, Context]] = [
     # Cognito also checks TagResource when `make destroy` removes a pool's protection with UpdateUserPool.
     (True, "cognito-idp:TagResource", POOL, NEW | OWN),
     # `make user` runs with the same permissions as the deploy.
-    *((True, f"cognito-idp:Admin{call}", POOL, OWN) for call in ("CreateUser", "GetUser", "ListGroupsForUser")),
+    *((own, f"cognito-idp:{call}", POOL, OWN if own else {}) for own in (True, False) for call in MAKE_USER),
     (True, "logs:PutQueryDefinition", "*", THROUGH),
     (False, "logs:PutQueryDefinition", "*", {}),
     # Version 0.1.0 named its API "cafe".

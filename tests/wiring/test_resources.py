@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import retries
+from chalicelib import console, retries
 from chalicelib.reports import MODES
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
@@ -154,6 +154,17 @@ def test_nobody_can_sign_themselves_up_and_every_password_is_long(template: Temp
     policy = pool["Policies"]["PasswordPolicy"]
     assert policy["MinimumLength"] >= 12
     assert all(policy[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers"))
+    # The console checks the same rules while people type.
+    page = (console.FOLDER / "index.html").read_text("utf-8")
+    kinds = {
+        "RequireUppercase": "[A-Z]",
+        "RequireLowercase": "[a-z]",
+        "RequireNumbers": "[0-9]",
+        "RequireSymbols": None,
+    }
+    rules = [f".{{{policy['MinimumLength']}}}", *(rule for kind, rule in kinds.items() if policy.get(kind))]
+    assert re.findall('data-rule="(.+?)">', page) == rules
+    assert f"at least {policy['MinimumLength']} characters" in page
 
 
 def test_the_groups_are_those_of_the_routes(template: Template) -> None:
@@ -172,6 +183,8 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_15_minutes(templa
     # Signing out revokes the user's refresh token. With an unknown user name, the user gets the same error as with a
     # wrong password.
     assert client["EnableTokenRevocation"] is True
+    # The console's tabs share a refresh token, and two tabs may use it at the same moment.
+    assert "RefreshTokenRotation" not in client
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
 

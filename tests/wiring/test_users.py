@@ -1,4 +1,4 @@
-"""Tests ``make user`` for a new person, an existing person, and every error."""
+"""Tests ``make user`` for new, existing, disabled and removed people, and for every error."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Resources:
   Topic: {Type: AWS::SNS::Topic}
 Outputs:
   UserPoolId: {Value: %s}
+  UserPoolClientId: {Value: %s}
 """
 
 
@@ -34,7 +35,14 @@ def pool_id(cognito: Any) -> str:
     pool: str = cognito.create_user_pool(PoolName="cafe-prod-users", Policies=policies)["UserPool"]["Id"]
     for group in template.of_type("AWS::Cognito::UserPoolGroup").values():
         cognito.create_group(UserPoolId=pool, GroupName=group["GroupName"])
-    client("cloudformation").create_stack(StackName="cafe-prod-resources", TemplateBody=STACK % pool)
+    page = cognito.create_user_pool_client(
+        UserPoolId=pool,
+        ClientName="console",
+        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"],
+        IdTokenValidity=15,
+        TokenValidityUnits={"IdToken": "minutes"},
+    )["UserPoolClient"]["ClientId"]
+    client("cloudformation").create_stack(StackName="cafe-prod-resources", TemplateBody=STACK % (pool, page))
     return pool
 
 
@@ -62,10 +70,8 @@ def test_a_new_person_gets_a_password_for_one_sign_in(
     assert "ana is a member of staff. The password is" in said
     assert groups(cognito, pool_id, "ana") == ["staff"]
     assert cognito.admin_get_user(UserPoolId=pool_id, Username="ana")["UserStatus"] == "FORCE_CHANGE_PASSWORD"
-    made = cognito.create_user_pool_client(
-        UserPoolId=pool_id, ClientName="console", ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"]
-    )["UserPoolClient"]
-    answer = sign_in(cognito, made["ClientId"], "ana", password)
+    [page] = cognito.list_user_pool_clients(UserPoolId=pool_id)["UserPoolClients"]
+    answer = sign_in(cognito, page["ClientId"], "ana", password)
     assert answer["ChallengeName"] == "NEW_PASSWORD_REQUIRED"
 
 
@@ -87,9 +93,52 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     assert groups(cognito, pool_id, "ana") == ["managers", "staff"]
 
 
+def is_enabled(cognito: Any, pool_id: str, name: str) -> bool:
+    return bool(cognito.admin_get_user(UserPoolId=pool_id, Username=name)["Enabled"])
+
+
+def test_a_person_is_disabled_enabled_and_removed(
+    cognito: Any, pool_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users.make(cognito, pool_id, "ana", "staff")
+    until = r"The API accepts this user's last token until \d\d:\d\d UTC at the latest\.\n"
+    assert users.main(["--disable", "--", "ana", "", "prod"]) == 0
+    assert re.fullmatch(rf"ana can no longer sign in\. {until}", capsys.readouterr().out)
+    assert not is_enabled(cognito, pool_id, "ana")
+    assert users.main(["--enable", "--", "ana", "", "prod"]) == 0
+    assert capsys.readouterr().out == "ana can sign in again with the same password.\n"
+    assert is_enabled(cognito, pool_id, "ana")
+    assert users.main(["--remove", "--", "ana", "", "prod"]) == 0
+    assert re.fullmatch(rf"ana was removed\. {until}", capsys.readouterr().out)
+    assert cognito.list_users(UserPoolId=pool_id)["Users"] == []
+
+
+@pytest.mark.parametrize("action", ["disable", "remove"])
+def test_the_last_manager_stays_unless_yes_is_given(
+    cognito: Any, pool_id: str, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    for name in ("ana", "ben"):
+        users.make(cognito, pool_id, name, "managers")
+    users.make(cognito, pool_id, "cleo", "staff")
+    # A disabled manager cannot help, so ana becomes the last manager.
+    assert users.main(["--disable", "ben", "", "prod"]) == 0
+    capsys.readouterr()
+    assert users.main([f"--{action}", "ana", "", "prod"]) == 1
+    refusal = "user: ana is the last manager who can sign in: create another one first, or add YES=1\n"
+    assert capsys.readouterr().err == refusal
+    assert is_enabled(cognito, pool_id, "ana")
+    for name in ("ben", "cleo"):
+        assert users.main([f"--{action}", name, "", "prod"]) == 0
+    assert users.main([f"--{action}", "--yes", "ana", "", "prod"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (("--remove", "ana", "", "prod"), "there is no user ana: check NAME"),
+        (("--disable", "--remove", "ana", "", "prod"), "use only one of DISABLE, ENABLE and REMOVE"),
+        (("--disable", "ana", "staff", "prod"), "GROUP has no meaning with DISABLE: leave GROUP out"),
+        (("--remove", "", "", "prod"), "NAME is required, as in `make user NAME=ana REMOVE=1`"),
         (("", "staff", "prod"), "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"),
         (("ana", "", "prod"), "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"),
         (("ana", "boss", "prod"), 'GROUP must be staff or managers, not "boss"'),
@@ -108,7 +157,7 @@ def test_each_error_is_one_line(
 
 
 def test_a_stage_without_a_user_pool_must_be_deployed_again(cognito: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    old = STACK.replace("UserPoolId", "TopicArn") % "arn"
+    old = STACK.replace("UserPoolId", "TopicArn") % ("arn", "page")
     client("cloudformation").create_stack(StackName="cafe-old-resources", TemplateBody=old)
     assert users.main(["ana", "staff", "old"]) == 1
     assert "old has no user pool yet: run `make deploy STAGE=old`" in capsys.readouterr().err
