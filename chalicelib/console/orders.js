@@ -246,11 +246,18 @@ async function tap(order, pressed, ...steps) {
 
 // --- Day, search and new orders --------------------------------------------------------------------------------------
 
+function linkDays() {
+  const link = (id, days) => ($(id).href = address("", { day: dayOf(startOf(picker.value, days)) }));
+  link("orders-before", -1);
+  link("orders-after", 1);
+}
+
 const [picker, search] = [$("orders-day"), $("orders-search")];
 picker.addEventListener("change", () => (location.hash = address("", { day: picker.value })));
 search.addEventListener("input", () => {
   query = search.value.trim();
   history.replaceState(null, "", address());
+  linkDays();
   show();
 });
 $("orders-export").addEventListener("click", () => openExport(chosen || today()));
@@ -288,9 +295,7 @@ export const orders = {
     if (search.value.trim() !== query) search.value = query;
     picker.max = today();
     picker.value = chosen || today();
-    const link = (id, days) => ($(id).href = address("", { day: dayOf(startOf(picker.value, days)) }));
-    link("orders-before", -1);
-    link("orders-after", 1);
+    linkDays();
     $("orders-after").hidden = $("orders-today").hidden = !chosen;
     polls = 0;
     poll.start();
