@@ -22,7 +22,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a GET request with query `parameters`, and omits parameters that have no value. */
+/** Sends a GET request with query `parameters` that have a value. A page of a CSV file is returned as `{ blob, next }`. */
 export function get(path, parameters = {}, signal = undefined, isCsv = false) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal, isCsv });
@@ -37,9 +37,6 @@ export const post = (path, body, { key, again = Boolean(key) } = {}) => request(
 
 /** Sends a PATCH request with an Idempotency-Key, and retries until the API responds. */
 export const patch = (path, body) => request("PATCH", path, { body, key: newKey() });
-
-/** Sends a GET request for a page of a CSV file, and returns `{ blob, next }`. */
-export const getCsv = (path, parameters, signal) => get(path, parameters, signal, true);
 
 async function request(method, path, { body, key, signal, again = true, isCsv = false }) {
   for (let tries = 1, renewed = false; ;) {

@@ -1,12 +1,12 @@
 /** Saves the orders of one or more days as a CSV file. */
-import { ApiError, getCsv } from "./api.js";
+import { ApiError, get } from "./api.js";
 import { $, h, onSubmit, openDialog } from "./dom.js";
 import { size } from "./format.js";
 
 // The browser holds the whole file in memory.
 const MOST_BYTES = 100_000_000;
 
-const [dialog, from, to, state, stop] = ["", "-from", "-to", "-state", "-stop"].map((part) => $(`export${part}`));
+const [dialog, from, to, state] = ["", "-from", "-to", "-state"].map((part) => $(`export${part}`));
 let controller;
 
 /** Returns a date such as `2026-11-30`, which is the Swedish format. */
@@ -39,7 +39,7 @@ async function save() {
   let [bytes, next] = [0];
   do {
     state.textContent = `Loading orders, ${size(bytes)} so far …`;
-    const page = await getCsv("orders.csv", { ...range(first, last), next }, signal);
+    const page = await get("orders.csv", { ...range(first, last), next }, signal, true);
     blobs.push(page.blob);
     bytes += page.blob.size;
     if (bytes > MOST_BYTES) throw new ApiError(0, "The file is too large. Choose fewer days.");
@@ -52,18 +52,14 @@ async function save() {
 }
 
 onSubmit($("export-form"), async () => {
-  stop.hidden = false;
   try {
     await save();
   } catch (error) {
-    const isStopped = controller.signal.aborted;
-    if (!isStopped && !(error instanceof ApiError)) throw error;
-    state.textContent = isStopped ? "Stopped. Nothing was saved." : error.message;
-  } finally {
-    stop.hidden = true;
+    if (!(error instanceof ApiError)) throw error;
+    state.textContent = error.message;
   }
 });
 
-const abort = () => controller?.abort(new DOMException("stopped", "AbortError"));
-stop.addEventListener("click", abort);
-dialog.addEventListener("close", abort);
+const stop = () => controller?.abort(new ApiError(0, "Stopped. Nothing was saved."));
+$("export-stop").addEventListener("click", stop);
+dialog.addEventListener("close", stop);

@@ -7,7 +7,7 @@ import { keep, recall } from "./kept.js";
 import { failed, loading } from "./listing.js";
 import { person } from "./sign-in.js";
 
-// --- Fields ----------------------------------------------------------------------------------------------------------
+// --- Fields
 
 const [form, correction, customer, note] = ["form", "correct", "customer", "note"].map((each) => $(`order-${each}`));
 // The dialog of an order borrows these fields for a correction.
@@ -40,7 +40,7 @@ function removeItem(row) {
   announce("Item removed.");
 }
 
-/** Numbers the items in the form, and names each field as in the error messages of the API. */
+/** Numbers the items, and names each field as in the error messages of the API. */
 function numberItems() {
   [...items.children].forEach((row, index) => {
     const [item, quantity] = row.querySelectorAll("input");
@@ -78,14 +78,12 @@ function showProblems(problems) {
     const text = messages.get(input)?.map(({ message }) => message).join("; ");
     input.parentElement.querySelector(".problem")?.remove();
     input.toggleAttribute("aria-invalid", false);
-    const hint = input.parentElement.querySelector(".hint")?.id;
-    if (text) {
-      const id = `${input.id}-problem`;
-      input.setAttribute("aria-invalid", "true");
-      input.setAttribute("aria-describedby", [id, hint].filter(Boolean).join(" "));
-      input.parentElement.append(h("p.problem", { id, text }));
-    } else if (hint) input.setAttribute("aria-describedby", hint);
-    else input.removeAttribute("aria-describedby");
+    input.removeAttribute("aria-describedby");
+    if (!text) continue;
+    const id = `${input.id}-problem`;
+    input.setAttribute("aria-invalid", "true");
+    input.setAttribute("aria-describedby", id);
+    input.parentElement.append(h("p.problem", { id, text }));
   }
   const others = messages.get(undefined) ?? [];
   $("order-problem").textContent = others.map(({ field, message }) => (field ? `${field}: ${message}` : message)).join("; ");
@@ -93,7 +91,6 @@ function showProblems(problems) {
   fields.parentElement.querySelector("[aria-invalid]")?.focus();
 }
 
-/** Shows why the API refused the fields. */
 function showError({ status, problems, message }) {
   showProblems(status === 400 && problems.length ? problems : [{ message }]);
   const invalid = fields.parentElement.querySelectorAll("[aria-invalid]").length;
@@ -102,7 +99,7 @@ function showError({ status, problems, message }) {
 
 $("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
 
-// --- New order -------------------------------------------------------------------------------------------------------
+// --- New order
 
 const opener = $("order-new");
 const submission = new Submission("order");
@@ -115,7 +112,7 @@ function restoreDraft() {
   fillFields(draft?.items, draft?.note);
 }
 
-/** Opens or closes the form on a phone, where it would hide the orders. */
+// On a phone, the form would hide the orders.
 function openForm(isOpen) {
   form.classList.toggle("open", isOpen);
   opener.ariaExpanded = String(isOpen);
@@ -143,7 +140,7 @@ export const onPlaced = (placed) =>
     openForm(false);
   });
 
-// --- Changes ---------------------------------------------------------------------------------------------------------
+// --- Changes
 
 const DID = {
   READY: "marked it as ready",
@@ -164,10 +161,7 @@ function explain({ changes }) {
   return `${by === person().name ? "You have" : `${by} has`} already ${DID[change]} at ${clock(new Date(at))}.`;
 }
 
-/**
- * Sends changes of an order, one after the other.
- * Returns `{ order, problem, error }`: the order as it is now and, if a change failed, the reason in words.
- */
+/** Sends changes of an order in turn. Returns `{ order, problem, error }`, with a reason in words if one failed. */
 export async function change(order, ...bodies) {
   try {
     for (const body of bodies) order = await patch(path(order.orderID), body);
@@ -179,13 +173,12 @@ export async function change(order, ...bodies) {
   }
 }
 
-// --- Dialogs ---------------------------------------------------------------------------------------------------------
+// --- Dialogs
 
 const [dialog, title, body, more] = ["order", "order-title", "order-body", "order-more"].map($);
 const cancel = $("order-cancel");
 let shown, listener, confirmed;
 
-/** Shows the dialog of an order. */
 export async function showOrder(orderID) {
   shown = { orderID };
   correction.hidden = true;
@@ -198,8 +191,8 @@ export async function showOrder(orderID) {
     if (shown.orderID === orderID) fill(order);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    const words = error.status === 404 ? "No order has this id, or the order is still in the queue." : error.message;
-    failed(body, "order", new ApiError(error.status, words), () => showOrder(orderID));
+    if (error.status === 404) error.message = "No order has this id, or the order is still in the queue.";
+    failed(body, "order", error, () => showOrder(orderID));
   }
 }
 

@@ -9,7 +9,7 @@ import { Poll } from "./poll.js";
 
 const SECONDS = 4;
 const LONG = 60_000;
-// The page shows at most this many pages of 100 open orders, and of 100 done orders.
+// The page shows at most this many times 100 open orders, and as many done orders.
 const PAGES = 10;
 const OPEN = "PLACED,READY";
 const DONE = "SERVED,CANCELLED";
@@ -18,7 +18,6 @@ const STATUS = { PLACED: "Placed", READY: "Ready", SERVED: "Served", CANCELLED: 
 // `chosen` is empty if the page shows today.
 let chosen = "";
 let query = "";
-// Holds the orders of `day` by id.
 const byId = new Map();
 let day, isLoaded, isCut;
 // Holds the orders that were placed on this page, and are not stored yet.
@@ -26,7 +25,7 @@ let pending = [];
 // Holds an explanation for each order whose last change failed.
 const problems = new Map();
 const busy = new Set();
-// The suggestions for a new order also come from these orders.
+// These orders are also used for suggestions.
 let recent = [];
 let polls;
 
@@ -34,13 +33,12 @@ const today = () => dayOf(midnight());
 const isOpen = ({ status }) => OPEN.includes(status);
 const waited = ({ placedAt }) => now() - Date.parse(placedAt);
 
-/** Returns the fragment of this page, or of an order on this page. */
 function address(orderID, more) {
   const given = Object.entries({ day: chosen, q: query, ...more }).filter(([, value]) => value);
   return `#orders${orderID ? `/${orderID}` : ""}${given.length ? `?${new URLSearchParams(given)}` : ""}`;
 }
 
-// --- Loading ---------------------------------------------------------------------------------------------------------
+// --- Loading
 
 /** Returns the orders on all pages, and whether there are more. */
 async function all(parameters, signal) {
@@ -113,7 +111,7 @@ const poll = new Poll(async (signal) => {
   return pending.some((each) => waited(each) < LONG / 4) ? 1 : SECONDS;
 });
 
-// --- Table -----------------------------------------------------------------------------------------------------------
+// --- Table
 
 function table(label, last) {
   const names = ["Time", "Customer", "Items", "Note", "Status", last];
@@ -123,7 +121,7 @@ function table(label, last) {
 
 const open = table("Open orders", "Change");
 const doneTable = table("Done orders", "Changed");
-const done = $("orders-done");
+const [done, heading] = [$("orders-done"), $("orders-open-title")];
 $("orders-open").append(open);
 done.append(doneTable);
 
@@ -143,9 +141,11 @@ const words = (found, whole, kind) =>
 function show() {
   const [opened, finished] = [[], []];
   for (const order of byId.values()) (isOpen(order) || problems.has(order.orderID) ? opened : finished).push(order);
-  const rows = opened.filter(matches).sort((one, other) => (one.placedAt < other.placedAt ? -1 : 1));
-  const doneRows = finished.filter(matches).sort((one, other) => (one.changedAt < other.changedAt ? 1 : -1));
-  $("orders-open-title").textContent = words(rows.length, opened.length, "open");
+  const sorted = (found, time) =>
+    found.filter(matches).sort((one, other) => (one[time] + one.orderID < other[time] + other.orderID ? -1 : 1));
+  const rows = sorted(opened, "placedAt");
+  const doneRows = sorted(finished, "changedAt").reverse();
+  heading.textContent = words(rows.length, opened.length, "open");
   done.firstElementChild.textContent = words(doneRows.length, finished.length, "done");
   done.hidden = !finished.length;
   if (!chosen) rows.push(...pending);
@@ -171,7 +171,7 @@ function keepFocus(update) {
   update();
   if (!row || body.contains(document.activeElement)) return;
   const next = stops(row.isConnected ? row : (body.rows[place] ?? body.lastElementChild));
-  (next[stop] ?? next.at(-1) ?? $("orders-open-title")).focus();
+  (next[stop] ?? next.at(-1) ?? heading).focus();
 }
 
 function suggest(id, values) {
@@ -183,7 +183,7 @@ function fillRow(row, order) {
   const { orderID, customerID, placedAt, status, version, note } = order;
   const link = h("a", { href: address(orderID) }, customerID);
   if (row.querySelector("a")) row.querySelector("a").href = link.href;
-  const late = !status && waited(order) > LONG && "This takes longer than a minute. A failed order appears under Dead letters.";
+  const late = !status && waited(order) > LONG && "Takes longer than a minute. A failed order appears under Dead letters.";
   const problem = late || problems.get(orderID);
   const state = [status, version, problem].join();
   if (row.dataset.state === state) return;
@@ -244,7 +244,7 @@ async function tap(order, pressed, ...steps) {
   announce(problem ?? `The order of ${customerID} is ${STATUS[fresh.status].toLowerCase()}.`);
 }
 
-// --- Day, search and new orders --------------------------------------------------------------------------------------
+// --- Day, search and new orders
 
 function linkDays() {
   const link = (id, days) => ($(id).href = address("", { day: dayOf(startOf(picker.value, days)) }));

@@ -322,6 +322,8 @@ def test_an_export_is_one_file_with_all_pages(visit: Visit, staff: Person) -> No
         if is_stopped:
             dialog.get_by_role("button", name="Stop").click()
             expect(dialog).to_contain_text("Stopped. Nothing was saved.")
+    while len(held) < 2:
+        page.wait_for_timeout(10)
     with page.expect_download() as download:
         held[-1].fulfill(body="o2\r\n", headers={"Content-Type": "text/csv; charset=utf-8"})
     assert download.value.suggested_filename == "orders-2026-11-29-to-2026-11-30.csv"
