@@ -22,10 +22,10 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a GET request with query `parameters`, and omits parameters that have no value. */
-export function get(path, parameters = {}, signal = undefined) {
+/** Sends a GET request with query `parameters` that have a value. A page of a CSV file is returned as `{ blob, next }`. */
+export function get(path, parameters = {}, signal = undefined, isCsv = false) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
-  return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
+  return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal, isCsv });
 }
 
 /**
@@ -35,13 +35,19 @@ export function get(path, parameters = {}, signal = undefined) {
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
-async function request(method, path, { body, key, signal, again = true }) {
+/** Sends a PATCH request with an Idempotency-Key, and retries until the API responds. */
+export const patch = (path, body) => request("PATCH", path, { body, key: newKey() });
+
+async function request(method, path, { body, key, signal, again = true, isCsv = false }) {
   for (let tries = 1, renewed = false; ;) {
     let idToken, response, answer;
     try {
       idToken = await token();
       response = await send(method, path, body, key, idToken, signal, again);
-      answer = await response.json();
+      const { headers } = response;
+      if (isCsv && response.ok && headers.get("content-type")?.startsWith("text/csv"))
+        answer = { blob: await response.blob(), next: headers.get("x-next") };
+      else answer = await response.json();
       reportAnswer();
     } catch (error) {
       if (signal?.aborted) throw signal.reason;

@@ -70,11 +70,13 @@ export function announce(text) {
  */
 export function keyed(parent, items, key, make, update = () => {}) {
   const known = new Map([...parent.children].map((element) => [element.dataset.key, element]));
+  const names = new Set(items.map((item) => String(key(item))));
+  // An element that moves loses the focus, so the others leave first.
+  for (const [name, element] of known) if (!names.has(name)) element.remove();
   let place = parent.firstElementChild;
   for (const item of items) {
     const name = String(key(item));
     let element = known.get(name);
-    known.delete(name);
     if (!element) {
       element = make(item);
       element.dataset.key = name;
@@ -83,7 +85,6 @@ export function keyed(parent, items, key, make, update = () => {}) {
     if (element === place) place = place.nextElementSibling;
     else parent.insertBefore(element, place);
   }
-  for (const element of known.values()) element.remove();
 }
 
 /** Replaces the content of the element `id` only if `state` has changed, to avoid flicker and preserve the focus. */

@@ -2,11 +2,11 @@
  * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
  * Each tab has a JavaScript module and a section in index.html.
- * For each tab, `open(id)` starts the polling, and `close()` stops the polling.
+ * For each tab, `open(id, query)` starts the polling, and `close()` stops the polling.
  * The property `needs` names the group whose members may use the tab.
  *
- * The tabs are `today`, `orders`, `reports` (with `machine` and `storage`), `uploads` (with `preview` and
- * `changes`), `inbox` and `dead-letters`.
+ * The tabs are `today`, `orders` (with `order` and `export`), `reports` (with `machine` and `storage`),
+ * `uploads` (with `preview` and `changes`), `inbox` and `dead-letters`.
  * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
  * Tabs send requests with the module `api`. It uses `sign-in` for tokens and `connection` for retries.
  * The module `kept` stores values that must survive a page reload.
@@ -32,10 +32,11 @@ let shownTitle = null;
 
 const allowed = (tab) => !tabs[tab].needs || person().isManager;
 
-/** Shows the tab named in the URL fragment, such as `#orders` or `#orders/<id>`. */
+/** Shows the tab named in the URL fragment, such as `#orders`, `#orders/<id>` or `#orders?day=<day>`. */
 function route({ byHand = true } = {}) {
   if (!person()) return;
-  const [tab, id] = location.hash.slice(1).split("/");
+  const [path, query] = location.hash.slice(1).split("?");
+  const [tab, id] = path.split("/");
   if (!Object.hasOwn(tabs, tab)) {
     history.replaceState(null, "", "#today");
     route({ byHand });
@@ -54,7 +55,7 @@ function route({ byHand = true } = {}) {
     else anchor.removeAttribute("aria-current");
   }
   showAllowed(view, tab);
-  if (allowed(tab)) tabs[tab].open(id);
+  if (allowed(tab)) tabs[tab].open(id, query);
   else tabs[tab].close();
   const title = [...view.querySelectorAll("h1")].find((each) => each.checkVisibility());
   entitle(title, title.textContent);

@@ -1,338 +1,310 @@
-/** Shows the Orders tab, with the order form, the list of orders, and a dialog that shows a single order. */
-import { ApiError, get, Submission } from "./api.js";
-import { traceLink } from "./config.js";
-import { $, announce, button, h, icon, keyed, onSubmit, openDialog } from "./dom.js";
-import { duration, now, number, time } from "./format.js";
-import { keep, recall } from "./kept.js";
-import { failed, Listing, loading } from "./listing.js";
+/** Shows the Orders tab: the open orders of a day, oldest first, and below them the orders that are done. */
+import { get } from "./api.js";
+import { $, announce, button, fillOnce, h, icon, keyed } from "./dom.js";
+import { dayOf, openExport, range, startOf } from "./export.js";
+import { clock, counted, midnight, moment, now, number } from "./format.js";
+import { empty, loaded } from "./listing.js";
+import { askToCancel, change, closeOrder, onOrder, onPlaced, showOrder, summary } from "./order.js";
 import { Poll } from "./poll.js";
 
-const SECONDS = 10;
+const SECONDS = 4;
 const LONG = 60_000;
+// The page shows at most this many times 100 open orders, and as many done orders.
+const PAGES = 10;
+const OPEN = "PLACED,READY";
+const DONE = "SERVED,CANCELLED";
+const STATUS = { PLACED: "Placed", READY: "Ready", SERVED: "Served", CANCELLED: "Cancelled" };
 
-// --- Form ------------------------------------------------------------------------------------------------------------
-
-const form = $("order-form");
-const items = $("order-items").querySelector("ol");
-const submission = new Submission("order");
-let itemCount = 0;
-
-function addItem(item = "", quantity = "1") {
-  itemCount += 1;
-  const [itemId, quantityId] = [`order-item-${itemCount}`, `order-quantity-${itemCount}`];
-  const row = h(
-    "li",
-    h(
-      "div.field",
-      h("label", { for: itemId }),
-      h("input", { id: itemId, value: item, required: true, list: "order-menu" }),
-    ),
-    h(
-      "div.field",
-      h("label", { for: quantityId }),
-      h("input", { id: quantityId, value: quantity, inputmode: "numeric", required: true }),
-    ),
-    h("button", { type: "button", class: "quiet icon-only", onclick: () => removeItem(row) }, icon("close")),
-  );
-  items.append(row);
-  numberItems();
-  return row;
-}
-
-function removeItem(row) {
-  const next = row.nextElementSibling ?? row.previousElementSibling;
-  row.remove();
-  numberItems();
-  keepDraft();
-  next.querySelector("input").focus();
-  announce("Item removed.");
-}
-
-/** Numbers the items in the form, and names each field as in the error messages of the API. */
-function numberItems() {
-  [...items.children].forEach((row, index) => {
-    const [item, quantity] = row.querySelectorAll("input");
-    item.dataset.field = `items[${index}].item`;
-    quantity.dataset.field = `items[${index}].quantity`;
-    const place = index ? ` ${index + 1}` : "";
-    item.labels[0].textContent = `Item${place}`;
-    quantity.labels[0].textContent = `Quantity${place}`;
-    row.querySelector("button").ariaLabel = `Remove item${place}`;
-    row.querySelector("button").disabled = items.children.length === 1;
-  });
-}
-
-/** Reads the order from the form. A quantity that is not a number stays a string, and the API reports the error. */
-function readForm() {
-  const order = {
-    customerID: $("order-customer").value.trim(),
-    items: [...items.children].map((row) => {
-      const [item, quantity] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
-      return { item, quantity: /^-?\d+(\.\d+)?$/.test(quantity) ? Number(quantity) : quantity };
-    }),
-  };
-  const note = $("order-note").value.trim();
-  return note ? { ...order, note } : order;
-}
-
-const keepDraft = () => keep("draft", readForm());
-
-function restoreDraft() {
-  const { customerID = "", note = "", items: kinds = [{}] } = recall("draft") ?? {};
-  $("order-customer").value = customerID;
-  $("order-note").value = note;
-  items.replaceChildren();
-  kinds.forEach(({ item, quantity }) => addItem(item, quantity));
-}
-
-/** Shows each problem beside its field, or above the form if the problem belongs to no field. */
-function showProblems(problems) {
-  const inputs = [...form.querySelectorAll("[data-field]")];
-  const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
-  for (const input of inputs) {
-    const text = messages.get(input)?.map(({ message }) => message).join("; ");
-    input.parentElement.querySelector(".problem")?.remove();
-    input.toggleAttribute("aria-invalid", false);
-    const hint = input.parentElement.querySelector(".hint")?.id;
-    if (text) {
-      const id = `${input.id}-problem`;
-      input.setAttribute("aria-invalid", "true");
-      input.setAttribute("aria-describedby", [id, hint].filter(Boolean).join(" "));
-      input.parentElement.append(h("p.problem", { id, text }));
-    } else if (hint) input.setAttribute("aria-describedby", hint);
-    else input.removeAttribute("aria-describedby");
-  }
-  const others = messages.get(undefined) ?? [];
-  $("order-problem").textContent = others.map(({ field, message }) => (field ? `${field}: ${message}` : message)).join("; ");
-  $("order-problem").hidden = !others.length;
-  form.querySelector("[aria-invalid]")?.focus();
-}
-
-async function place() {
-  const order = readForm();
-  let placed;
-  try {
-    placed = await submission.send("orders", order);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    const isAboutFields = error.status === 400 && error.problems.length;
-    showProblems(isAboutFields ? error.problems : [{ message: error.message }]);
-    const invalid = form.querySelectorAll("[aria-invalid]").length;
-    if (invalid) announce(invalid === 1 ? "One field is invalid." : `${invalid} fields are invalid.`);
-    return;
-  }
-  showProblems([]);
-  keep("draft", null);
-  restoreDraft();
-  // On a phone, focusing a field would open the keyboard and hide the new order.
-  if (matchMedia("(hover: hover)").matches) $("order-customer").focus();
-  follow({
-    orderID: placed.orderID,
-    customerID: order.customerID,
-    items: order.items,
-    since: now(),
-    placedAfter: null,
-  });
-}
-
-form.addEventListener("input", keepDraft);
-onSubmit(form, place);
-$("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
-
-// --- Pending ---------------------------------------------------------------------------------------------------------
-
+// `chosen` is empty if the page shows today.
+let chosen = "";
+let query = "";
+const byId = new Map();
+let day, isLoaded, isCut;
+// Holds the orders that were placed on this page, and are not stored yet.
 let pending = [];
+// Holds an explanation for each order whose last change failed.
+const problems = new Map();
+const busy = new Set();
+// These orders are also used for suggestions.
+let recent = [];
+let polls;
 
-const pendingPoll = new Poll(async (signal) => {
-  const waiting = pending.filter((each) => each.placedAfter === null);
-  if (!waiting.length) return null;
-  // A request by order id would return 404 until the order is stored, and browsers log each 404 as an error.
-  for (const customerID of new Set(waiting.map((each) => each.customerID))) {
-    const { orders } = await get("orders", { customerID, limit: 100 }, signal);
-    const stored = new Set(orders.map((order) => order.orderID));
-    for (const each of waiting.filter(({ orderID }) => stored.has(orderID))) {
-      each.placedAfter = now() - each.since;
-      announce(`The order for ${each.customerID} is stored.`);
-      list.refresh();
-    }
+const today = () => dayOf(midnight());
+const isOpen = ({ status }) => OPEN.includes(status);
+const waited = ({ placedAt }) => now() - Date.parse(placedAt);
+
+function address(orderID, more) {
+  const given = Object.entries({ day: chosen, q: query, ...more }).filter(([, value]) => value);
+  return `#orders${orderID ? `/${orderID}` : ""}${given.length ? `?${new URLSearchParams(given)}` : ""}`;
+}
+
+// --- Loading
+
+/** Returns the orders on all pages, and whether there are more. */
+async function all(parameters, signal) {
+  const found = [];
+  let next;
+  for (let page = 0; page < PAGES && next !== null; page += 1) {
+    const answer = await get("orders", { ...parameters, limit: 100, next }, signal);
+    found.push(...answer.orders);
+    next = answer.next;
   }
-  showPending();
-  const eldest = Math.max(...waiting.map((each) => now() - each.since));
-  return eldest < 15_000 ? 1 : eldest < LONG ? 3 : 10;
+  return [found, next !== null];
+}
+
+/** Adds orders of the day. A response may be older than what the page already knows. */
+function merge(found) {
+  for (const order of found) {
+    const isOfDay = dayOf(new Date(order.placedAt)) === day;
+    if (isOfDay && !(byId.get(order.orderID)?.version > order.version)) byId.set(order.orderID, order);
+  }
+  for (const order of pending.filter(({ orderID }) => byId.has(orderID))) {
+    pending = pending.filter((each) => each !== order);
+    announce(`The order for ${order.customerID} is stored.`);
+  }
+}
+
+async function load(signal) {
+  const wanted = range(day);
+  let found;
+  [found, isCut] = await all({ ...wanted, status: OPEN }, signal);
+  const ids = new Set(found.map(({ orderID }) => orderID));
+  // Another user has served or cancelled these orders.
+  const left = [...byId.values()].filter((order) => !isCut && isOpen(order) && !ids.has(order.orderID));
+  merge(found);
+  if (!isLoaded || left.length > 5) merge((await all({ ...wanted, status: DONE }, signal))[0]);
+  else {
+    for (const { orderID } of left) merge([await get(`orders/${orderID}`, {}, signal)]);
+    if (done.open || pending.length) merge((await get("orders", { ...wanted, status: DONE, limit: 100 }, signal)).orders);
+  }
+  isLoaded = true;
+}
+
+/** Shows how many orders of the day before are open, and reads orders for the suggestions. */
+async function lookBack(signal) {
+  const before = dayOf(startOf(today(), -1));
+  const [found] = chosen ? [[]] : await all({ ...range(before), status: OPEN }, signal);
+  const link = h("a", { href: `#orders?day=${before}` }, `${counted(found.length, "order")} from yesterday`);
+  const callout = h("p.callout", h("span", link, found.length === 1 ? " is still open." : " are still open."));
+  $("orders-yesterday").replaceChildren(...(found.length ? [callout] : []));
+  if (recent.length) return;
+  recent = (await get("orders", { limit: 100 }, signal)).orders;
+  show();
+}
+
+const poll = new Poll(async (signal) => {
+  if (day !== (chosen || today())) {
+    day = chosen || today();
+    byId.clear();
+    problems.clear();
+    isLoaded = false;
+    show();
+  }
+  const state = $("orders-state");
+  await loaded({ state, what: "orders", isVisible: isLoaded, retry: () => poll.now(), signal }, async () => {
+    await load(signal);
+    state.replaceChildren();
+    show();
+    if (polls % 15 === 0) await lookBack(signal);
+    polls += 1;
+  });
+  return pending.some((each) => waited(each) < LONG / 4) ? 1 : SECONDS;
 });
 
-function follow(order) {
-  pending = [order, ...pending.filter((each) => each.orderID !== order.orderID)].slice(0, 5);
-  announce(`The order for ${order.customerID} is queued.`);
-  showPending();
-  $("order-way").scrollIntoView({ block: "nearest" });
-  pendingPoll.start();
+// --- Table
+
+function table(label, last) {
+  const names = ["Time", "Customer", "Items", "Note", "Status", last];
+  const head = h("thead", h("tr", ...names.map((name) => h("th", { scope: "col" }, name))));
+  return h("table.work", { "aria-label": label }, head, h("tbody"));
 }
 
-function showPending() {
-  $("order-way").hidden = !pending.length;
-  keyed($("order-way-list"), pending, (each) => each.orderID, makePending, updatePending);
+const open = table("Open orders", "Change");
+const doneTable = table("Done orders", "Changed");
+const [done, heading] = [$("orders-done"), $("orders-open-title")];
+$("orders-open").append(open);
+done.append(doneTable);
+
+const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+
+function matches({ orderID, customerID, items, note }) {
+  if (!query) return true;
+  const text = plain([customerID, orderID, note, summary(items)].join(" "));
+  return plain(query).split(/\s+/).every((word) => text.includes(word));
 }
 
-const makePending = (each) =>
-  h(
-    "li.row",
-    h(
-      "div",
-      h("p", h("b", each.customerID), " ", h("small.id", each.orderID)),
-      h("p.soft", summary(each.items)),
-      h("ol.steps", h("li", "Accepted"), h("li", "Queued"), h("li", "Placed")),
-      h("p.hint"),
-    ),
-  );
+const fillTable = (place, rows) => keyed(place.tBodies[0], rows, ({ orderID }) => orderID, () => h("tr"), fillRow);
 
-function updatePending(element, { orderID, since, placedAfter }) {
-  const steps = element.querySelectorAll(".steps li");
-  const done = placedAfter !== null;
-  steps.forEach((step, index) => step.classList.toggle("done", done || index === 0));
-  steps[1].classList.toggle("going", !done);
-  if (done && !steps[2].querySelector("a"))
-    steps[2].replaceChildren(h("a", { href: `#orders/${orderID}`, text: "Placed" }));
-  const waits = now() - since > LONG && "This takes longer than usual. A failed order appears under Dead letters.";
-  element.querySelector(".hint").textContent = done ? `Placed after ${duration(placedAfter)}.` : waits || "";
+const words = (found, whole, kind) =>
+  `${query ? `${number(found)} of ` : ""}${isCut ? "the newest " : ""}${counted(whole, `${kind} order`)}`;
+
+function show() {
+  const [opened, finished] = [[], []];
+  for (const order of byId.values()) (isOpen(order) || problems.has(order.orderID) ? opened : finished).push(order);
+  const sorted = (found, time) =>
+    found.filter(matches).sort((one, other) => (one[time] + one.orderID < other[time] + other.orderID ? -1 : 1));
+  const rows = sorted(opened, "placedAt");
+  const doneRows = sorted(finished, "changedAt").reverse();
+  heading.textContent = words(rows.length, opened.length, "open");
+  done.firstElementChild.textContent = words(doneRows.length, finished.length, "done");
+  done.hidden = !finished.length;
+  if (!chosen) rows.push(...pending);
+  open.hidden = !rows.length;
+  keepFocus(() => fillTable(open, rows));
+  fillTable(doneTable, done.open ? doneRows : []);
+  const none = $("orders-none");
+  none.hidden = !isLoaded || rows.length;
+  if (!none.hidden)
+    empty(none, "No open orders", query ? `No open order contains “${query}”.` : "New orders appear here.");
+  const known = [...recent, ...byId.values()];
+  suggest("order-customers", known.map(({ customerID }) => customerID));
+  suggest("order-menu", known.flatMap(({ items }) => items.map(({ item }) => item)));
 }
 
-// --- List ------------------------------------------------------------------------------------------------------------
-
-/** Returns the items of an order as one line, such as `2 Flat white, Croissant`. */
-function summary(kinds) {
-  const shown = kinds.slice(0, 4).map(({ item, quantity }) => (quantity === 1 ? item : `${number(quantity)} ${item}`));
-  return shown.join(", ") + (kinds.length > 4 ? ` and ${kinds.length - 4} more` : "");
+/** Keeps the focus in its row, or moves it to the row that takes the place of this row. */
+function keepFocus(update) {
+  const [body] = open.tBodies;
+  const focused = document.activeElement;
+  const row = body.contains(focused) && focused.closest("tr");
+  const stops = (each) => [...(each?.querySelectorAll("a, button") ?? [])];
+  const [place, stop] = [row && row.sectionRowIndex, stops(row || null).indexOf(focused)];
+  update();
+  if (!row || body.contains(document.activeElement)) return;
+  const next = stops(row.isConnected ? row : (body.rows[place] ?? body.lastElementChild));
+  (next[stop] ?? next.at(-1) ?? heading).focus();
 }
 
-let customer = "";
-
-const list = new Listing({
-  what: "orders",
-  state: $("orders-state"),
-  older: $("orders-older"),
-  key: (order) => order.orderID,
-  load: async (parameters, signal) => {
-    const { orders, next } = await get("orders", { customerID: customer, limit: 25, ...parameters }, signal);
-    return { items: orders, next };
-  },
-  make: makeOrder,
-  show: (orders, make) => {
-    keyed($("orders-list"), orders, (order) => order.orderID, make);
-    suggest(
-      $("order-customers"),
-      orders.map((order) => order.customerID),
-    );
-    suggest(
-      $("order-menu"),
-      orders.flatMap((order) => order.items.map(({ item }) => item)),
-    );
-  },
-  empty: () =>
-    customer
-      ? ["No order of this customer", `No order is stored for ${customer}.`]
-      : ["No orders yet", "Stored orders appear here."],
-  seconds: SECONDS,
-});
-
-function makeOrder(order, isNew) {
-  return h(
-    isNew ? "li.row.new" : "li.row",
-    h(
-      "div",
-      h(
-        "p",
-        h("a.whole", { href: `#orders/${order.orderID}` }, h("b", order.customerID)),
-        " ",
-        h("small.id", order.orderID),
-      ),
-      h("p.soft", summary(order.items)),
-    ),
-    h("p.when", time(order.placedAt)),
-  );
-}
-
-function suggest(datalist, values) {
+function suggest(id, values) {
   const unique = [...new Set(values)].sort().slice(0, 50);
-  datalist.replaceChildren(...unique.map((value) => h("option", { value })));
+  fillOnce(id, unique.join("\n"), () => unique.map((value) => h("option", { value })));
 }
 
-function filter(name) {
-  customer = name;
-  $("orders-customer").value = name;
-  $("orders-list-title").textContent = name ? `Orders of ${name}` : "Placed orders";
-  list.reset();
-}
-
-$("orders-filter").addEventListener("submit", (event) => {
-  event.preventDefault();
-  filter($("orders-customer").value.trim());
-});
-// Clearing the search field removes the filter.
-$("orders-customer").addEventListener("input", ({ target }) => target.value === "" && customer && filter(""));
-
-// --- Dialog ----------------------------------------------------------------------------------------------------------
-
-const dialog = $("order");
-let shown;
-
-async function show(orderID) {
-  shown = orderID;
-  const known = list.items.find((order) => order.orderID === orderID);
-  const body = $("order-body");
-  $("order-title").textContent = known ? `Order of ${known.customerID}` : "Order";
-  loading(body, "order");
-  openDialog(dialog);
-  try {
-    const order = known ?? (await get(`orders/${encodeURIComponent(orderID)}`));
-    if (shown === orderID) showOrder(order);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    const words =
-      error.status === 404 ? new ApiError(404, "No order has this id, or the order is still in the queue.") : error;
-    failed(body, "order", words, () => show(orderID));
-  }
-}
-
-function showOrder(order) {
-  $("order-title").textContent = `Order of ${order.customerID}`;
-  const facts = [
-    ["Placed", time(order.placedAt, "moment")],
-    ["Ordered by", order.requestedBy ?? "not recorded"],
-    ["Note", order.note ?? "none"],
-    ["ID", h("span.id", order.orderID, traceLink(order.orderID))],
-  ];
-  $("order-body").replaceChildren(
-    h(
-      "table",
-      h("thead", h("tr", h("th", { scope: "col" }, "Item"), h("th", { scope: "col" }, "Quantity"))),
-      h("tbody", ...order.items.map(({ item, quantity }) => h("tr", h("td", item), h("td", number(quantity))))),
-    ),
-    h("dl.facts", ...facts.map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
-    h(
-      "p",
-      button(`All orders of ${order.customerID}`, () => {
-        dialog.close();
-        filter(order.customerID);
-      }),
-    ),
+function fillRow(row, order) {
+  const { orderID, customerID, placedAt, status, version, note } = order;
+  const link = h("a", { href: address(orderID) }, customerID);
+  if (row.querySelector("a")) row.querySelector("a").href = link.href;
+  const late = !status && waited(order) > LONG && "Takes longer than a minute. A failed order appears under Dead letters.";
+  const problem = late || problems.get(orderID);
+  const state = [status, version, problem].join();
+  if (row.dataset.state === state) return;
+  row.dataset.state = state;
+  row.className = status ?? "waits";
+  const placed = new Date(placedAt);
+  const items = summary(order.items);
+  row.replaceChildren(
+    h("td", h("time", { datetime: placedAt, title: moment(placed) }, clock(placed))),
+    h("th", { scope: "row", title: customerID }, status ? link : customerID),
+    h("td", { title: items, colspan: problem && 2 }, items, problem && h("p.problem", problem)),
+    ...(problem ? [] : [h("td", { title: note }, note)]),
+    h("td", h(`span.badge${{ READY: ".good" }[status] ?? (status ? "" : ".going")}`, STATUS[status] ?? "On its way")),
+    h("td", ...(status ? actions(order) : [])),
   );
 }
 
-dialog.addEventListener("close", () => location.hash.startsWith("#orders/") && location.replace("#orders"));
+function actions(order) {
+  const { orderID, customerID, status, changedAt, changedBy } = order;
+  const whose = `the order of ${customerID}`;
+  const act = (content, label, work, kind) => {
+    // A second click at once may be meant for the row that has just left this place.
+    const made = button(content, ({ currentTarget, detail }) => detail > 1 || work(currentTarget), kind);
+    made.ariaLabel = made.title = label;
+    return made;
+  };
+  if (!isOpen(order)) {
+    if (problems.has(orderID)) return [act("OK", `OK, hide ${whose}`, () => problems.delete(orderID) && show())];
+    return [`${clock(new Date(changedAt))} by ${changedBy}`];
+  }
+  const step = (to, kind, ...steps) =>
+    act(STATUS[to], `Mark ${whose} as ${STATUS[to]}`, (pressed) => tap(order, pressed, ...steps, to), kind);
+  const cancel = (pressed) => askToCancel(order, () => tap(order, pressed, "CANCELLED"));
+  const correct = () => (location.hash = address(orderID));
+  return [
+    ...(status === "READY"
+      ? [step("SERVED")]
+      : [step("READY"), step("SERVED", "quiet", "READY"), act(icon("pen"), `Correct ${whose}`, correct, "quiet")]),
+    act(icon("close"), `Cancel ${whose}`, cancel, "quiet.low"),
+  ];
+}
 
-restoreDraft();
+/** Changes the status of an order, step by step, while the pressed button is busy. */
+async function tap(order, pressed, ...steps) {
+  const { orderID, customerID } = order;
+  if (busy.has(orderID)) return;
+  busy.add(orderID);
+  pressed.ariaBusy = "true";
+  const bodies = steps.map((status, index) => ({ from: steps[index - 1] ?? order.status, status }));
+  const { order: fresh, problem } = await change(order, ...bodies).finally(() => {
+    busy.delete(orderID);
+    pressed.ariaBusy = "false";
+  });
+  problems.delete(orderID);
+  if (problem) problems.set(orderID, problem);
+  merge([fresh]);
+  show();
+  announce(problem ?? `The order of ${customerID} is ${STATUS[fresh.status].toLowerCase()}.`);
+}
+
+// --- Day, search and new orders
+
+function linkDays() {
+  const link = (id, days) => ($(id).href = address("", { day: dayOf(startOf(picker.value, days)) }));
+  link("orders-before", -1);
+  link("orders-after", 1);
+}
+
+const [picker, search] = [$("orders-day"), $("orders-search")];
+picker.addEventListener("change", () => (location.hash = address("", { day: picker.value })));
+search.addEventListener("input", () => {
+  query = search.value.trim();
+  history.replaceState(null, "", address());
+  linkDays();
+  show();
+});
+$("orders-export").addEventListener("click", () => openExport(chosen || today()));
+done.addEventListener("toggle", () => {
+  show();
+  poll.now();
+});
+
+onPlaced((order) => {
+  pending = [...pending, order].slice(-50);
+  announce(`The order for ${order.customerID} is on its way.`);
+  if (chosen || query) location.hash = "#orders";
+  show();
+  poll.now();
+});
+
+onOrder({
+  changed(order) {
+    merge([order]);
+    show();
+  },
+  closed(orderID) {
+    if (location.hash.startsWith("#orders/")) location.replace(address());
+    // The row may have been filled again, without the button that opened the dialog.
+    if (document.activeElement === document.body) open.querySelector(`[data-key="${CSS.escape(orderID)}"] a`)?.focus();
+  },
+});
 
 export const orders = {
-  open(orderID) {
-    list.start();
-    pendingPoll.start();
-    if (orderID) show(orderID);
-    else dialog.close();
+  open(orderID, parameters) {
+    const given = new URLSearchParams(parameters);
+    const wanted = given.get("day") ?? "";
+    chosen = /^[12]\d{3}-\d\d-\d\d$/.test(wanted) && wanted < today() && !Number.isNaN(+startOf(wanted)) ? wanted : "";
+    query = given.get("q")?.trim() ?? "";
+    if (search.value.trim() !== query) search.value = query;
+    picker.max = today();
+    picker.value = chosen || today();
+    linkDays();
+    $("orders-after").hidden = $("orders-today").hidden = !chosen;
+    polls = 0;
+    poll.start();
+    if (isLoaded) show();
+    if (orderID) showOrder(orderID);
+    else closeOrder();
   },
   close() {
-    list.stop();
-    pendingPoll.stop();
-    dialog.close();
+    poll.stop();
+    closeOrder();
   },
 };

@@ -103,7 +103,7 @@ def main(folder: Path) -> None:
             for name, tab, shown, viewport in (
                 ("today", "#today", "Inventory report ready", DESKTOP),
                 ("report", f"#reports/{report_id}", "The link works for", DESKTOP),
-                ("orders", "#orders", "Placed orders", PHONE),
+                ("orders", "#orders", "open orders", PHONE),
             ):
                 for theme, ending in (("light", ""), ("dark", "-dark")):
                     context = browser.new_context(**{**DEFAULTS, "viewport": viewport, "color_scheme": theme})

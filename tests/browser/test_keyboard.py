@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, expect
 from tests.browser.conftest import Visit
 from tests.browser.console import PHONE, TABS, Console, Person
 from tests.browser.fake_uploads import upload, with_fake
-from tests.browser.steps import new_customer, place
+from tests.browser.steps import new_customer, order_row, place
 from tests.system.system import System
 
 # ``MOST`` limits how often a loop presses Tab. Every page has fewer Tab stops than this limit.
@@ -72,13 +72,11 @@ def test_from_signing_in_to_an_order_and_back_without_a_mouse(visit: Visit, staf
     keyboard.type("Tea")
     tab_to(console.page.get_by_role("button", name="Place the order"))
     keyboard.press("Enter")
-    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
-
-    mine = console.page.get_by_role("region", name="Placed orders").get_by_role("link", name=customer)
+    mine = order_row(console, customer).get_by_role("link")
     tab_to(mine)
     keyboard.press("Enter")
     dialog = console.page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Tea")
+    expect(dialog).to_contain_text("Espresso, Tea")
     keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(mine).to_be_focused()

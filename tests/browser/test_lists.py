@@ -17,7 +17,7 @@ NONE: dict[str, Any] = {"next": None}
 NO_LETTERS: dict[str, Any] = {"deadLetters": [], "total": 0}
 LISTS = {
     # Each row contains a tab, its API request, the name of its list, an empty response, and the text for an empty list.
-    "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
+    "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No open orders"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),
     "uploads": ("#uploads", "**/uploads?*", "uploads", NONE | {"uploads": []}, "No uploads"),

@@ -1,0 +1,264 @@
+/** Shows the form for a new order, and the dialogs that show, correct and cancel an order. */
+import { ApiError, get, patch, Submission } from "./api.js";
+import { traceLink } from "./config.js";
+import { $, announce, h, icon, onSubmit, openDialog } from "./dom.js";
+import { dayOf } from "./export.js";
+import { clock, now, number, time } from "./format.js";
+import { keep, recall } from "./kept.js";
+import { failed, loading } from "./listing.js";
+import { person } from "./sign-in.js";
+
+// --- Fields
+
+const [form, correction, customer, note] = ["form", "correct", "customer", "note"].map((each) => $(`order-${each}`));
+// The dialog of an order borrows these fields for a correction.
+const fields = $("order-fields");
+const items = fields.querySelector("ol");
+let itemCount = 0;
+
+const field = (id, value, more) =>
+  h("div.field", h("label", { for: id }), h("input", { id, value, required: true, ...more }));
+
+function addItem({ item = "", quantity = 1 } = {}) {
+  itemCount += 1;
+  const row = h(
+    "li",
+    field(`order-item-${itemCount}`, item, { list: "order-menu" }),
+    field(`order-quantity-${itemCount}`, quantity, { inputmode: "numeric" }),
+    h("button.quiet.icon-only", { type: "button", onclick: () => removeItem(row) }, icon("close")),
+  );
+  items.append(row);
+  numberItems();
+  return row;
+}
+
+function removeItem(row) {
+  const next = row.nextElementSibling ?? row.previousElementSibling;
+  row.remove();
+  numberItems();
+  next.querySelector("input").focus();
+  items.dispatchEvent(new Event("input", { bubbles: true }));
+  announce("Item removed.");
+}
+
+/** Numbers the items, and names each field as in the error messages of the API. */
+function numberItems() {
+  [...items.children].forEach((row, index) => {
+    const [item, quantity] = row.querySelectorAll("input");
+    item.dataset.field = `items[${index}].item`;
+    quantity.dataset.field = `items[${index}].quantity`;
+    const place = index ? ` ${index + 1}` : "";
+    item.labels[0].textContent = `Item${place}`;
+    quantity.labels[0].textContent = `Quantity${place}`;
+    row.querySelector("button").ariaLabel = `Remove item${place}`;
+    row.querySelector("button").disabled = items.children.length === 1;
+  });
+}
+
+function fillFields(kinds = [{}], text = "") {
+  note.value = text ?? "";
+  items.replaceChildren();
+  kinds.forEach(addItem);
+  showProblems([]);
+}
+
+/** Returns `{ items, note }`. A quantity that is not a number stays a string, and the API reports the error. */
+const readFields = () => ({
+  items: [...items.children].map((row) => {
+    const [item, quantity] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
+    return { item, quantity: /^-?\d+(\.\d+)?$/.test(quantity) ? Number(quantity) : quantity };
+  }),
+  note: note.value.trim() || null,
+});
+
+/** Shows each problem beside its field, or below the fields if the problem belongs to no field. */
+function showProblems(problems) {
+  const inputs = [...fields.parentElement.querySelectorAll("[data-field]")];
+  const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
+  for (const input of inputs) {
+    const text = messages.get(input)?.map(({ message }) => message).join("; ");
+    input.parentElement.querySelector(".problem")?.remove();
+    input.toggleAttribute("aria-invalid", false);
+    input.removeAttribute("aria-describedby");
+    if (!text) continue;
+    const id = `${input.id}-problem`;
+    input.setAttribute("aria-invalid", "true");
+    input.setAttribute("aria-describedby", id);
+    input.parentElement.append(h("p.problem", { id, text }));
+  }
+  const others = messages.get(undefined) ?? [];
+  $("order-problem").textContent = others.map(({ field, message }) => (field ? `${field}: ${message}` : message)).join("; ");
+  $("order-problem").hidden = !others.length;
+  fields.parentElement.querySelector("[aria-invalid]")?.focus();
+}
+
+function showError({ status, problems, message }) {
+  showProblems(status === 400 && problems.length ? problems : [{ message }]);
+  const invalid = fields.parentElement.querySelectorAll("[aria-invalid]").length;
+  if (invalid) announce(invalid === 1 ? "One field is invalid." : `${invalid} fields are invalid.`);
+}
+
+$("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
+
+// --- New order
+
+const opener = $("order-new");
+const submission = new Submission("order");
+
+const readForm = () => ({ customerID: customer.value.trim(), ...readFields() });
+
+function restoreDraft() {
+  const draft = recall("draft");
+  customer.value = draft?.customerID ?? "";
+  fillFields(draft?.items, draft?.note);
+}
+
+// On a phone, the form would hide the orders.
+function openForm(isOpen) {
+  form.classList.toggle("open", isOpen);
+  opener.ariaExpanded = String(isOpen);
+  (form.checkVisibility() ? customer : opener).focus();
+}
+
+opener.addEventListener("click", () => openForm(!form.classList.contains("open")));
+form.addEventListener("input", () => keep("draft", readForm()));
+restoreDraft();
+
+/** Calls `placed` with each order that the API has accepted. */
+export const onPlaced = (placed) =>
+  onSubmit(form, async () => {
+    const order = readForm();
+    try {
+      const { orderID } = await submission.send("orders", order);
+      placed({ ...order, orderID, placedAt: new Date(now()).toISOString() });
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      showError(error);
+      return;
+    }
+    keep("draft", null);
+    restoreDraft();
+    openForm(false);
+  });
+
+// --- Changes
+
+const DID = {
+  READY: "marked it as ready",
+  SERVED: "marked it as served",
+  CANCELLED: "cancelled it",
+  CORRECTED: "corrected it",
+};
+
+const path = (orderID) => `orders/${encodeURIComponent(orderID)}`;
+
+/** Returns the items of an order as one line, such as `2 Flat white, Croissant`. */
+export const summary = (kinds) =>
+  kinds.map(({ item, quantity }) => (quantity === 1 ? item : `${number(quantity)} ${item}`)).join(", ");
+
+/** Returns who changed an order last, such as `Ben has already marked it as served at 10:42.` */
+function explain({ changes }) {
+  const { at, by, change } = changes.at(-1);
+  return `${by === person().name ? "You have" : `${by} has`} already ${DID[change]} at ${clock(new Date(at))}.`;
+}
+
+/** Sends changes of an order in turn. Returns `{ order, problem, error }`, with a reason in words if one failed. */
+export async function change(order, ...bodies) {
+  try {
+    for (const body of bodies) order = await patch(path(order.orderID), body);
+    return { order };
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    const fresh = error.status === 409 ? await get(path(order.orderID)).catch(() => order) : order;
+    return { order: fresh, problem: fresh.version > order.version ? explain(fresh) : error.message, error };
+  }
+}
+
+// --- Dialogs
+
+const [dialog, title, body, more] = ["order", "order-title", "order-body", "order-more"].map($);
+const cancel = $("order-cancel");
+let shown, listener, confirmed;
+
+export async function showOrder(orderID) {
+  shown = { orderID };
+  correction.hidden = true;
+  title.textContent = "Order";
+  more.replaceChildren();
+  loading(body, "order");
+  openDialog(dialog);
+  try {
+    const order = await get(path(orderID));
+    if (shown.orderID === orderID) fill(order);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status === 404) error.message = "No order has this id, or the order is still in the queue.";
+    failed(body, "order", error, () => showOrder(orderID));
+  }
+}
+
+export const closeOrder = () => dialog.close();
+
+/** Shows an order. If there is a `problem`, the fields keep what the user wrote. */
+function fill(order, problem) {
+  shown = order;
+  const { customerID, status, placedAt } = order;
+  title.textContent = `Order of ${customerID}`;
+  correction.hidden = status !== "PLACED";
+  if (!correction.hidden && !problem) {
+    correction.prepend(fields);
+    fillFields(order.items, order.note);
+  }
+  body.replaceChildren(...(problem ? [h("p.callout.bad", { role: "alert" }, problem)] : []));
+  const facts = [
+    ["Items", summary(order.items)],
+    ["Note", order.note ?? "none"],
+    ["Placed", time(placedAt, "moment")],
+    ["Ordered by", order.requestedBy ?? "not recorded"],
+    ...order.changes.map(({ at, by, change, before }) => [
+      time(at, "short"),
+      `${by} ${DID[change]}${before ? `. It was: ${[summary(before.items), before.note].filter(Boolean).join(". ")}` : ""}`,
+    ]),
+    ["ID", h("span.id", order.orderID, traceLink(order.orderID))],
+  ];
+  const search = new URLSearchParams({ day: dayOf(new Date(placedAt)), q: customerID });
+  more.replaceChildren(
+    h("dl.facts", ...facts.map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
+    h("a", { href: `#orders?${search}` }, `Orders of ${customerID} on this day`),
+  );
+}
+
+onSubmit(correction, async () => {
+  const before = shown;
+  const { order, problem, error } = await change(before, { ...readFields(), version: before.version });
+  const isShown = shown === before;
+  if (isShown && !problem) dialog.close();
+  listener.changed(order);
+  if (!problem) announce(`The order of ${order.customerID} is corrected.`);
+  else if (!isShown) return;
+  else if (order === before) showError(error);
+  else fill(order, order.status === "PLACED" ? `${problem} If you save now, you replace that correction.` : problem);
+});
+
+/** Asks whether to cancel an order, and then calls `work`. */
+export function askToCancel(order, work) {
+  confirmed = work;
+  $("cancel-title").textContent = `Cancel the order of ${order.customerID}?`;
+  $("cancel-about").textContent = summary(order.items);
+  openDialog(cancel);
+}
+
+$("cancel-yes").addEventListener("click", () => {
+  cancel.close();
+  confirmed();
+});
+
+/** Calls `changed(order)` after a correction, and `closed(orderID)` after the dialog of an order was closed. */
+export function onOrder(given) {
+  listener = given;
+  dialog.addEventListener("close", () => {
+    form.querySelector(".primary").before(fields);
+    restoreDraft();
+    given.closed(shown.orderID);
+  });
+}
