@@ -39,6 +39,11 @@ export const $ = (id) => document.getElementById(id);
 /** Returns the icon called `name`. Screen readers ignore the icon. */
 export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
+// Good and bad look different without color, too.
+export const ICONS = { good: "done", bad: "alarm" };
+
+export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(ICONS[kind]) : null, text);
+
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */

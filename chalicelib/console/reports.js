@@ -1,6 +1,6 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, button, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
+import { $, announce, badge, button, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -22,7 +22,7 @@ const STATUS = {
 
 const WAIT = "The report is running. You can leave this page. A message in the inbox will announce the report.";
 
-const badge = (status) => h(`span.badge.${STATUS[status][0]}`, STATUS[status][1]);
+const badgeOf = (status) => badge(...STATUS[status]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
 
@@ -46,6 +46,27 @@ onSubmit(form, async () => {
     problem.hidden = false;
   }
 });
+
+/** Returns a button that requests the same report again. */
+function againButton({ reportId, kind, href, mode }) {
+  const again = button(["Try again", h("span.unseen", ` ${reportId}`)], async () => {
+    if (again.ariaBusy === "true") return;
+    again.ariaBusy = "true";
+    try {
+      // The list of reports omits the mode.
+      const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
+      const page = `#reports/${(await new Submission(`again-${kind}~${reportId}`).send("create_report", body)).reportId}`;
+      again.replaceWith(h("a", { href: page }, "Tried again"));
+      location.hash = page;
+      $("report-title").focus();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      announce((again.textContent = `Try again. ${error.message}`));
+      again.ariaBusy = "false";
+    }
+  });
+  return again;
+}
 
 // --- List ------------------------------------------------------------------------------------------------------------
 
@@ -79,14 +100,16 @@ function makeReport({ reportId, kind, startedAt, href }, isNew) {
       h("p", h("a.whole", { href: `#${href.slice(1)}` }, h("b", NAMES[kind])), " ", h("span.status")),
       h("p.soft.id", reportId),
     ),
+    h("p.act", againButton({ reportId, kind, href })),
     h("p.when", time(startedAt), h("small.took")),
   );
 }
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
-  if (status.dataset.status !== report.status) status.replaceChildren(badge(report.status));
+  if (status.dataset.status !== report.status) status.replaceChildren(badgeOf(report.status));
   status.dataset.status = report.status;
+  element.querySelector(".act").hidden = STATUS[report.status][0] !== "bad";
   element.querySelector(".took").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
 
@@ -132,7 +155,7 @@ function showReport(history) {
 function showAbout() {
   const about = $("report-about");
   const parts = [
-    badge(report.status),
+    badgeOf(report.status),
     " started ",
     time(report.startedAt, "moment"),
     report.requestedBy ? ` by ${report.requestedBy}` : "",
@@ -145,7 +168,7 @@ function outcome() {
   if (report.status === "RUNNING") return [h("p.callout", WAIT)];
   if (report.status !== "SUCCEEDED") {
     const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
-    return [h("div.callout.bad", icon("alarm"), words)];
+    return [h("div.callout.bad", icon("alarm"), words, againButton(report))];
   }
   if (!report.url) return [h("p.callout", "This report has been deleted. Request a new one.")];
   const open = link(report.url, icon("out"), " Open the report");
