@@ -1,4 +1,4 @@
-/** Shows next to the name of each tab how many failures or messages this person has not looked at. */
+/** Counts the failures and messages that this person has not looked at, next to the names of the tabs. */
 import { get } from "./api.js";
 import { announce, h } from "./dom.js";
 import { midnight, number } from "./format.js";
@@ -8,18 +8,16 @@ import { Poll } from "./poll.js";
 import { person } from "./sign-in.js";
 
 const SECONDS = 30;
-// At most this many unread messages are counted.
 export const MESSAGES = 20;
 
 let figures = null;
 const isOpen = (tab) => location.hash === `#${tab}`;
 
 const poll = new Poll(async (signal) => {
-  const since = midnight().toISOString();
-  // The Today tab reads and counts the same data.
+  // The Today tab counts what it shows.
   if (!isOpen("today"))
     await Promise.all([
-      person()?.isManager && get("today", { since }, signal).then(countFailures),
+      person()?.isManager && get("today", { since: midnight().toISOString() }, signal).then(countFailures),
       isOpen("inbox") || notifications({ limit: MESSAGES }, signal).then(countMessages),
     ]);
   return SECONDS;
@@ -33,7 +31,7 @@ export function look() {
   if (figures) countFailures(figures);
 }
 
-/** Counts the failures in a response of `GET /today`. The list of reports or uploads resets its own count. */
+/** Counts the failures in a response of `GET /today`. Looking at the list of reports or uploads resets its count. */
 export function countFailures(today) {
   figures = today;
   const { name, isManager } = person() ?? {};
@@ -52,7 +50,6 @@ export function countFailures(today) {
 
 export const countLetters = (total) => show("dead-letters", total, "waiting");
 
-/** Counts the unread messages among the newest messages. */
 export function countMessages({ items, next }) {
   const unread = isOpen("inbox") ? [] : items.filter(isUnread);
   const isBad = unread.some((each) => toneOf(each) === "bad");
@@ -60,7 +57,7 @@ export function countMessages({ items, next }) {
   show("inbox", unread.length, isBad ? "unread, with a failure" : "unread", more, isBad ? "" : ".news");
 }
 
-/** Shows a count. Screen readers read its `words` too, and announce new failures. */
+/** Shows a count. Screen readers also read its `words`, and announce new failures. */
 function show(tab, count, words, more = "", kind = "") {
   const anchor = document.querySelector(`.tabs [href="#${tab}"]`);
   const old = anchor.querySelector(".count");

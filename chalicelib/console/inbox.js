@@ -150,9 +150,8 @@ function unfolding(notification, isNew = false) {
       "details",
       h(
         "summary",
-        h("span.badge.unread", "New"),
-        h("span.unseen", ` ${kind}: `),
-        h("b", notification.subject || firstLine(notification)),
+        h("span.unseen", `${kind}: `),
+        h("b", h("span.badge.unread", "New"), " ", notification.subject || firstLine(notification)),
         h("span.soft.preview", inZone(notification.message).slice(0, 160)),
       ),
       message(notification),

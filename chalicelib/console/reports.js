@@ -30,14 +30,17 @@ const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt)
 
 const form = $("report-form");
 const submission = new Submission("report");
+// Holds the failed report to request again, or null.
+let again = null;
 
 form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
 onSubmit(form, async () => {
-  const kind = form.elements.kind.value;
+  const { kind, mode, href } = again ?? { kind: form.elements.kind.value, mode: form.elements.mode.value };
   const problem = $("report-problem");
   problem.hidden = true;
   try {
-    const body = kind === "storage" ? { kind, mode: form.elements.mode.value } : { kind };
+    // The list of reports omits the mode.
+    const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
     const { reportId } = await submission.send("create_report", body);
     location.hash = `#reports/${reportId}`;
   } catch (error) {
@@ -47,26 +50,15 @@ onSubmit(form, async () => {
   }
 });
 
-/** Returns a button that requests the same report again. */
-function againButton({ reportId, kind, href, mode }) {
-  const again = button(["Try again", h("span.unseen", ` ${reportId}`)], async () => {
-    if (again.ariaBusy === "true") return;
-    again.ariaBusy = "true";
-    try {
-      // The list of reports omits the mode.
-      const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
-      const page = `#reports/${(await new Submission(`again-${kind}~${reportId}`).send("create_report", body)).reportId}`;
-      again.replaceWith(h("a", { href: page }, "Tried again"));
-      location.hash = page;
-      $("report-title").focus();
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      announce((again.textContent = `Try again. ${error.message}`));
-      again.ariaBusy = "false";
-    }
+/** Returns a button that requests the same report again, with the form. */
+const againButton = (failed) =>
+  button(["Try again", h("span.unseen", ` ${failed.reportId}`)], () => {
+    again = failed;
+    location.hash = "#reports";
+    form.requestSubmit();
+    // While the form is busy, it ignores the request.
+    again = null;
   });
-  return again;
-}
 
 // --- List ------------------------------------------------------------------------------------------------------------
 
