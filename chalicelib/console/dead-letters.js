@@ -1,5 +1,6 @@
 /** Shows the Dead letters tab. The tab lists failed messages, puts them back to be processed again, or discards them. */
 import { ApiError, get, post } from "./api.js";
+import { countLetters } from "./counts.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { KINDS, kindOf, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
@@ -32,6 +33,7 @@ function show({ deadLetters, total }) {
   if (!counts.has(kind)) kind = "";
   showKinds(counts, deadLetters.length);
   const listed = kind ? counts.get(kind) : deadLetters;
+  countLetters(total);
   if (total) $("dead-letters-state").replaceChildren();
   else empty($("dead-letters-state"), "No dead letters", "Nothing waits for a person.");
   const amount = kind ? listed.length : total;
@@ -73,7 +75,7 @@ function makeLetter(letter) {
   const act = (verb, ask, style) =>
     h(`button${style}`, { type: "button", "aria-label": `${verb}: ${what}`, onclick: () => ask(letter) }, verb);
   return h(
-    "li.row",
+    "li.row.bad",
     icon(kindOf(letter).drawing),
     h(
       "div",

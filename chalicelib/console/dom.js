@@ -40,6 +40,10 @@ export const $ = (id) => document.getElementById(id);
 export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
 for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
+// Good and bad look different without color, too.
+export const ICONS = { good: "done", bad: "alarm" };
+
+export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(ICONS[kind]) : null, text);
 
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 

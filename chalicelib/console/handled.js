@@ -1,5 +1,5 @@
 /** Shows the dead letters that a person put back or discarded, and what became of them. */
-import { $, announce, h, icon, keyed } from "./dom.js";
+import { $, announce, badge, h, icon, keyed } from "./dom.js";
 import { counted, fileNames, inZone, now, time, visible } from "./format.js";
 
 export const KINDS = {
@@ -98,7 +98,7 @@ function update(element, { kind, state }) {
   if (element.dataset.state === state) return;
   element.dataset.state = state;
   const [name, style] = STATES[state] ?? STATES.UNKNOWN;
-  element.querySelector(".status").replaceChildren(h(`span.badge.${style}`, name));
+  element.querySelector(".status").replaceChildren(badge(style, name));
   element.querySelector(".fate").textContent =
     FATES[kind === "report" && state === "FAILED_AGAIN" ? "REPORT_FAILED" : state] ?? "";
 }

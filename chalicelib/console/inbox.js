@@ -1,9 +1,11 @@
 /** Shows the Inbox tab with notifications. The Today tab also uses this module. */
 import { get } from "./api.js";
 import { config } from "./config.js";
-import { $, announce, h, icon, link } from "./dom.js";
-import { fileNames, inZone, time } from "./format.js";
+import { $, ICONS, announce, h, icon, link } from "./dom.js";
+import { fileNames, inZone, now, time } from "./format.js";
+import { keep, recall } from "./kept.js";
 import { Listing } from "./listing.js";
+import { person } from "./sign-in.js";
 
 const SECONDS = 10;
 
@@ -71,7 +73,29 @@ export async function notifications(parameters, signal) {
   return { items, next };
 }
 
-const kindOf = ({ kind, isOk }) => (isOk ? ["Alarms", "done"] : (KINDS[kind] ?? KINDS.other));
+const TONES = { failed: "bad", notImported: "bad", conflict: "bad", succeeded: "good", imported: "good" };
+
+/** Returns `bad` for an alarm or a failure, `good` for a success, or an empty string. */
+export const toneOf = ({ kind, isOk, facts }) =>
+  kind === "alarm" ? (isOk ? "good" : "bad") : (TONES[facts?.outcome] ?? "");
+
+function kindOf(notification) {
+  const [name, drawing] = KINDS[notification.kind] ?? KINDS.other;
+  return [name, ICONS[toneOf(notification)] ?? drawing];
+}
+
+// The tab marks messages that were sent after this time.
+let marked = "";
+
+/** Returns when this person last looked at the inbox in this browser. Older messages are not unread. */
+const lookedAt = () => recall(`looked-${person()?.name}`, "localStorage") ?? look(new Date(now()).toISOString());
+
+function look(at) {
+  keep(`looked-${person()?.name}`, at, "localStorage");
+  return at;
+}
+
+export const isUnread = ({ sentAt }) => sentAt > lookedAt();
 
 /** Renders the message of a notification. Each line becomes a paragraph, or a list item if it starts with a dash. */
 function message({ message: text, facts = {} }) {
@@ -112,7 +136,7 @@ function linked(line, links) {
 /** Renders a notification as one line in the list of the latest news. */
 export const brief = (notification) =>
   h(
-    "li.row",
+    `li.row.${toneOf(notification)}`,
     icon(kindOf(notification)[1]),
     h("div", notification.subject || firstLine(notification)),
     h("p.when", time(notification.sentAt)),
@@ -124,14 +148,14 @@ const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 10
 function unfolding(notification, isNew = false) {
   const [kind, drawing] = kindOf(notification);
   return h(
-    isNew ? "li.row.new" : "li.row",
+    `li.row.${toneOf(notification)}${isNew ? ".new" : ""}`,
     icon(drawing),
     h(
       "details",
       h(
         "summary",
         h("span.unseen", `${kind}: `),
-        h("b", notification.subject || firstLine(notification)),
+        h("b", h("span.badge.unread", "New"), " ", notification.subject || firstLine(notification)),
         h("span.soft.preview", inZone(notification.about ?? notification.message).slice(0, 160)),
       ),
       message(notification),
@@ -143,6 +167,8 @@ function unfolding(notification, isNew = false) {
 
 let kind = "";
 
+const mark = (element, { sentAt }) => (element.querySelector(".unread").hidden = sentAt <= marked);
+
 const list = new Listing({
   what: "messages",
   state: $("inbox-state"),
@@ -151,12 +177,15 @@ const list = new Listing({
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind, limit: 25, ...parameters }, signal),
   make: unfolding,
+  update: mark,
   empty: () =>
     kind
       ? ["Nothing of this kind", "No message of this kind was sent in the last 30 days."]
       : ["Nothing yet", "Orders, uploads and reports are announced here."],
   seconds: SECONDS,
   refreshed: (arrived) => {
+    // With a filter, newer messages of other kinds are hidden, and stay unread.
+    if (!kind && list.items.length) look(list.items[0].sentAt);
     if (arrived.length === 1) announce(`New: ${arrived[0].subject}`);
     else if (arrived.length) announce(`${arrived.length} new messages.`);
   },
@@ -181,6 +210,12 @@ function choose(value) {
 showKinds();
 
 export const inbox = {
-  open: () => list.start(),
-  close: () => list.stop(),
+  open() {
+    marked ||= lookedAt();
+    list.start();
+  },
+  close() {
+    marked = "";
+    list.stop();
+  },
 };

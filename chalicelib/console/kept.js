@@ -1,21 +1,22 @@
-/** Stores values in sessionStorage or, if sessionStorage is unavailable, in memory. */
+/** Stores values in sessionStorage, in localStorage if they outlive the session, or in memory if both are unavailable. */
 const memory = new Map();
 
-export function keep(name, value) {
+export function keep(name, value, store = "sessionStorage") {
   memory.set(name, value);
   try {
-    sessionStorage.setItem(`cafe-${name}`, JSON.stringify(value));
+    window[store].setItem(`cafe-${name}`, JSON.stringify(value));
   } catch {
-    // If sessionStorage is disabled or full, the value is stored only in memory.
+    // If the store is disabled or full, the value is stored only in memory.
   }
 }
 
-export function recall(name) {
-  if (memory.has(name)) return memory.get(name);
+export function recall(name, store = "sessionStorage") {
+  // Another browser tab may have changed a value in localStorage.
+  if (store === "sessionStorage" && memory.has(name)) return memory.get(name);
   try {
-    return JSON.parse(sessionStorage.getItem(`cafe-${name}`));
+    return JSON.parse(window[store].getItem(`cafe-${name}`));
   } catch {
-    return null;
+    return memory.get(name) ?? null;
   }
 }
 

@@ -8,11 +8,13 @@
  * The tabs are `today`, `orders` (with `order` and `export`), `reports` (with `machine` and `storage`),
  * `uploads` (with `preview` and `changes`), `inbox` and `dead-letters`.
  * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
+ * The module `counts` shows in the navigation what the user has not looked at.
  * Tabs send requests with the module `api`. It uses `sign-in` for tokens and `connection` for retries.
  * The module `kept` stores values that must survive a page reload.
  */
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
+import { look, startCounting } from "./counts.js";
 import { deadLetters } from "./dead-letters.js";
 import { $, announce, button, entitle, h, icon } from "./dom.js";
 import { refreshTimes } from "./format.js";
@@ -57,6 +59,7 @@ function route({ byHand = true } = {}) {
   showAllowed(view, tab);
   if (allowed(tab)) tabs[tab].open(id, query);
   else tabs[tab].close();
+  look();
   const title = [...view.querySelectorAll("h1")].find((each) => each.checkVisibility());
   entitle(title, title.textContent);
   if (title !== shownTitle && byHand) {
@@ -94,6 +97,7 @@ function showPerson(now) {
   // After sign-in, the focus moves from the form to the heading of the tab.
   if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed"))
     route({ byHand: !$("gate-form").hidden });
+  startCounting();
 }
 
 function showConnection(seconds) {

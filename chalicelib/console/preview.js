@@ -2,7 +2,7 @@
 import { ApiError, get, post } from "./api.js";
 import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
 import { traceLink } from "./config.js";
-import { $, announce, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
+import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
 import { counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
 import { Poll } from "./poll.js";
@@ -42,7 +42,7 @@ function statusText({ status, undo }) {
   return `Undone: ${number(undo.restored)} restored${undo.kept ? `, ${number(undo.kept)} kept` : ""}`;
 }
 
-export const badge = (upload) => h(`span.badge.${STATUS[upload.status][0]}`, statusText(upload));
+export const badge = (upload) => label(STATUS[upload.status][0], statusText(upload));
 
 /** Returns the row counts, such as `3 new, 1 changed, 2 bad`. */
 function summary({ new: added, updated, unchanged, bad }) {

@@ -1,7 +1,7 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
 import { traceLink } from "./config.js";
-import { $, announce, button, entitle, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
+import { $, announce, badge, button, entitle, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -23,7 +23,7 @@ const STATUS = {
 
 const WAIT = "The report is running. You can leave this page. A message in the inbox will announce the report.";
 
-const badge = (status) => h(`span.badge.${STATUS[status][0]}`, STATUS[status][1]);
+const badgeOf = (status) => badge(...STATUS[status]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
 
@@ -31,14 +31,17 @@ const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt)
 
 const form = $("report-form");
 const submission = new Submission("report");
+// Holds the failed report to request again, or null.
+let again = null;
 
 form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
 onSubmit(form, async () => {
-  const kind = form.elements.kind.value;
+  const { kind, mode, href } = again ?? { kind: form.elements.kind.value, mode: form.elements.mode.value };
   const problem = $("report-problem");
   problem.hidden = true;
   try {
-    const body = kind === "storage" ? { kind, mode: form.elements.mode.value } : { kind };
+    // The list of reports omits the mode.
+    const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
     const { reportId } = await submission.send("create_report", body);
     location.hash = `#reports/${reportId}`;
   } catch (error) {
@@ -47,6 +50,16 @@ onSubmit(form, async () => {
     problem.hidden = false;
   }
 });
+
+/** Returns a button that requests the same report again, with the form. */
+const againButton = (failed) =>
+  button(["Try again", h("span.unseen", ` ${failed.reportId}`)], () => {
+    again = failed;
+    location.hash = "#reports";
+    form.requestSubmit();
+    // While the form is busy, it ignores the request.
+    again = null;
+  });
 
 // --- List ------------------------------------------------------------------------------------------------------------
 
@@ -81,6 +94,7 @@ function makeReport({ reportId, kind, startedAt, href }, isNew) {
       h("span.status"),
       h("span.id", reportId),
     ),
+    h("p.act", againButton({ reportId, kind, href })),
     h("p.who"),
     h("p.when", time(startedAt)),
   );
@@ -88,8 +102,9 @@ function makeReport({ reportId, kind, startedAt, href }, isNew) {
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
-  if (status.dataset.status !== report.status) status.replaceChildren(badge(report.status));
+  if (status.dataset.status !== report.status) status.replaceChildren(badgeOf(report.status));
   status.dataset.status = report.status;
+  element.querySelector(".act").hidden = STATUS[report.status][0] !== "bad";
   element.querySelector(".who").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
 
@@ -135,7 +150,7 @@ function showReport(history) {
 function showAbout() {
   const about = $("report-about");
   const parts = [
-    badge(report.status),
+    badgeOf(report.status),
     " started ",
     time(report.startedAt, "moment"),
     report.requestedBy ? ` by ${report.requestedBy}` : "",
@@ -150,7 +165,7 @@ function outcome() {
   if (report.status === "RUNNING") return [h("p.callout", WAIT)];
   if (report.status !== "SUCCEEDED") {
     const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
-    return [h("div.callout.bad", icon("alarm"), words)];
+    return [h("div.callout.bad", icon("alarm"), words, againButton(report))];
   }
   if (!report.url) return [h("p.callout", "This report has been deleted. Request a new one.")];
   const open = link(report.url, icon("out"), " Open the report");

@@ -79,7 +79,7 @@ export function asOf(summary) {
 
 /** Renders the total size and the bars from the summary of a storage report. */
 export function bars(summary) {
-  const { buckets, errors, totalBytes, partial, mode } = summary;
+  const { buckets, errors, partial } = summary;
   const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));
   const sorted = [...buckets].sort((one, other) => other.bytes - one.bytes);
   const list = h("ol.bars", ...sorted.map((bucket, index) => bar(bucket, largest, index)));
@@ -95,12 +95,7 @@ export function bars(summary) {
     "quiet",
   );
   return [
-    h(
-      "p.lead",
-      h("b", `${partial ? "At least " : ""}${size(totalBytes)}`),
-      ` in ${counted(summary.bucketCount, "bucket")}`,
-      mode === "metrics" ? ", old versions and unfinished uploads included" : "",
-    ),
+    h("p.lead", ...total(summary)),
     list,
     rest > 0 ? more : null,
     errors.length
@@ -116,7 +111,19 @@ export function bars(summary) {
   ].filter(Boolean);
 }
 
-const bar = ({ name, bytes, objects }, largest, index) =>
+/** Returns the total size and the number of buckets without a figure. If there are no figures, the size is unknown. */
+function total({ asOf, totalBytes, bucketCount, bucketsWithoutFigure: without, errors, partial, mode }) {
+  const missing = without ? `. CloudWatch has no figure for ${counted(without, "bucket")} (empty or new)` : "";
+  if (!asOf) return [h("b", without || errors.length ? "Size unknown" : "No buckets"), missing];
+  return [
+    h("b", `${partial ? "At least " : ""}${size(totalBytes)}`),
+    ` in ${counted(bucketCount - (without ?? 0), "bucket")}`,
+    mode === "metrics" ? ", old versions and unfinished uploads included" : "",
+    missing,
+  ];
+}
+
+const bar = ({ name, bytes, objects, asOf }, largest, index) =>
   h(
     "li",
     { hidden: index >= SHOWN },
@@ -124,7 +131,7 @@ const bar = ({ name, bytes, objects }, largest, index) =>
       "p",
       h("span", name),
       " ",
-      h("span.soft", h("b", size(bytes)), Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : ""),
+      h("span.soft", h("b", asOf || bytes || objects !== null ? size(bytes) : "no figure"), Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : ""),
     ),
     s(
       "svg.bar",

@@ -1,5 +1,6 @@
 /** Shows the Today tab, with the latest news and the numbers of orders, reports, uploads and failures today. */
 import { get } from "./api.js";
+import { countFailures, countMessages, MESSAGES } from "./counts.js";
 import { $, fillOnce, h, keyed, part, s } from "./dom.js";
 import { clock, counted, hour, midnight, number, now, time, weekday } from "./format.js";
 import { brief, notifications } from "./inbox.js";
@@ -27,6 +28,7 @@ const poll = new Poll(async (signal) => {
   $("today-figures").hidden = false;
   showTotals(figures);
   fillOnce("today-stock", JSON.stringify([figures.lowStock, person()?.isManager]), stock);
+  countFailures(figures);
   showChart(figures.orders);
   return SECONDS;
 });
@@ -36,7 +38,11 @@ const news = new Listing({
   state: $("today-news-state"),
   list: $("today-news"),
   key: (each) => each.messageId,
-  load: (_, signal) => notifications({ limit: NEWS }, signal),
+  load: async (_, signal) => {
+    const page = await notifications({ limit: MESSAGES }, signal);
+    countMessages(page);
+    return { items: page.items.slice(0, NEWS), next: null };
+  },
   make: brief,
   empty: ["No news yet", "New orders, uploads and reports appear here."],
   seconds: SECONDS,

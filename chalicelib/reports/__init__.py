@@ -155,15 +155,19 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
         "summary": json.loads(execution["output"])["summary"] if succeeded else None,
         **link,
         "error": None if succeeded or execution["status"] == "RUNNING" else reason(execution),
-        "requestedBy": _requested_by(execution),
+        **_request(kind, execution),
     }
 
 
-def _requested_by(execution: dict[str, Any]) -> str | None:
-    """Returns the name of the user who requested the report, or None if the execution input contains no name."""
+def _request(kind: str, execution: dict[str, Any]) -> dict[str, str | None]:
+    """Returns the name of the user who requested the report, if it is known, and the mode of a storage report."""
     content = json.loads(execution.get("input") or "{}")
-    name = content.get("requestedBy") if isinstance(content, dict) else None
-    return name if isinstance(name, str) else None
+    content = content if isinstance(content, dict) else {}
+    name, mode = content.get("requestedBy"), content.get("mode")
+    return {
+        "requestedBy": name if isinstance(name, str) else None,
+        "mode": None if kind == "inventory" else mode if mode in MODES else MODES[0],
+    }
 
 
 def reason(execution: dict[str, Any]) -> str:

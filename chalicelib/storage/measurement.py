@@ -57,6 +57,11 @@ class Measurement:
         return None if self.mode == "metrics" else sum(bucket.objects or 0 for bucket in self.buckets)
 
     @cached_property
+    def figure(self) -> int | None:
+        """The total size in bytes, or None if no bucket has a figure."""
+        return self.total_bytes if self.as_of else None
+
+    @cached_property
     def as_of(self) -> datetime | None:
         """The time of the oldest figure in the total, or None if there are no figures."""
         return min((bucket.as_of for bucket in self.buckets if bucket.as_of), default=None)
@@ -67,19 +72,40 @@ class Measurement:
         return sum(bucket.as_of is None for bucket in self.buckets)
 
     @cached_property
-    def total(self) -> str:
-        """The total size as text, such as ``Total size of all buckets: 114.2 GB``."""
-        least = "at least " if self.partial else ""
-        return f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
+    def size(self) -> str:
+        """The total size as text, such as ``114.2 GB`` or ``at least 7 Bytes``, ``unknown`` or ``none``."""
+        if self.figure is None:
+            return "unknown" if self.buckets or self.errors else "none"
+        partly_read = {bucket.name for bucket in self.buckets} & {failure.bucket for failure in self.errors}
+        return f"{'at least ' if partly_read or self.partial else ''}{humanize.naturalsize(self.figure)}"
+
+    @cached_property
+    def title(self) -> str:
+        """The total size and the buckets that it covers, such as ``7 Bytes in 1 of 2 buckets``."""
+        if self.figure is None:
+            return "size unknown" if self.buckets or self.errors else "no buckets"
+        every = {bucket.name for bucket in self.buckets} | {failure.bucket for failure in self.errors}
+        measured = len(self.buckets) - self.without_figure
+        covered = "all buckets" if measured == len(every) else f"{measured:,} of {counted(len(every), 'bucket')}"
+        return f"{self.size} in {covered}"
 
     @cached_property
     def sentence(self) -> str:
-        """The total size as text, followed by the reasons why it may be incomplete."""
-        text = self.total
-        if self.mode == "metrics" and self.as_of:
-            text += f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})"
+        """The total size, the date of CloudWatch's figures, and the reasons why the total may be incomplete."""
+        is_dated = self.mode == "metrics" and self.as_of
+        return self._sentence(f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})" if is_dated else "")
+
+    @cached_property
+    def short_sentence(self) -> str:
+        """The sentence without the date, for an SMS."""
+        return self._sentence("")
+
+    def _sentence(self, date: str) -> str:
+        text = f"Total size of all buckets: {self.size}{date}"
+        if self.size == "none":
+            text += "; the account has no buckets"
         if self.without_figure:
-            text += f"; {counted(self.without_figure, 'bucket')} without a figure (empty or new), counted as 0"
+            text += f"; CloudWatch has no figure for {counted(self.without_figure, 'bucket')} (empty or new)"
         if self.partial:
             text += f"; time ran out, with {counted(len(self.errors), 'bucket')} not fully measured"
         elif self.errors:

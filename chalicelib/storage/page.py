@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import humanize
@@ -9,7 +10,7 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.reports import href
 from chalicelib.reports.embedding import TEMPLATES, embedded
-from chalicelib.storage.measurement import Measurement
+from chalicelib.storage.measurement import Bucket, Measurement
 from chalicelib.timeline import timestamp
 
 # The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
@@ -26,7 +27,12 @@ def summary(measurement: Measurement) -> dict[str, Any]:
         "totalObjects": measurement.total_objects,
         "bucketCount": len(measurement.buckets),
         "buckets": [
-            {"name": bucket.name, "bytes": bucket.bytes, "objects": bucket.objects}
+            {
+                "name": bucket.name,
+                "bytes": bucket.bytes,
+                "objects": bucket.objects,
+                "asOf": _moment(bucket.as_of),
+            }
             for bucket in measurement.buckets[:SUMMARY_BUCKETS]
         ],
         "errorCount": len(measurement.errors),
@@ -35,9 +41,13 @@ def summary(measurement: Measurement) -> dict[str, Any]:
         ],
         "bucketsWithoutFigure": measurement.without_figure,
         "mode": measurement.mode,
-        "asOf": timestamp(measurement.as_of) if measurement.as_of else None,
+        "asOf": _moment(measurement.as_of),
         "partial": measurement.partial,
     }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return timestamp(moment) if moment else None
 
 
 def render(measurement: Measurement, report_id: str) -> str:
@@ -47,6 +57,7 @@ def render(measurement: Measurement, report_id: str) -> str:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = humanize.naturalsize
+    environment.filters["sentence"] = lambda text: text[0].upper() + text[1:]
     environment.filters["number"] = "{:,}".format
     environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
     return environment.get_template("storage.html").render(
@@ -58,12 +69,14 @@ def render(measurement: Measurement, report_id: str) -> str:
     )
 
 
+def _size(bucket: Bucket) -> str:
+    return humanize.naturalsize(bucket.bytes) if bucket.as_of else "no figure"
+
+
 def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
     """Returns the subject, message and SMS of the notification that the state machine publishes."""
     lines = [measurement.sentence, ""]
-    lines += [
-        f"{humanize.naturalsize(bucket.bytes):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]
-    ]
+    lines += [f"{_size(bucket):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]]
     if len(measurement.buckets) > NOTICE_LINES:
         lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
     if measurement.errors:
@@ -73,7 +86,7 @@ def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
             lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")
     lines += ["", f"Report {report_id}: GET {href('storage', report_id)} returns a link to the full list."]
     return {
-        "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
+        "subject": f"Storage report: {measurement.title}",
         "message": "\n".join(lines),
-        "sms": measurement.total,
+        "sms": measurement.short_sentence,
     }

@@ -112,8 +112,8 @@ def report(
     key = report_key("storage", request.report_id)
     files.put(key, page.render(measurement, request.report_id).encode(), "text/html; charset=utf-8", "the page")
     goes_on = spread and request.mode == "listing" and measurement.partial and spread["round"] < ROUNDS
-    if not goes_on:
-        metrics.emit({"BytesMeasured": measurement.total_bytes})
+    if not goes_on and measurement.figure is not None:
+        metrics.emit({"BytesMeasured": measurement.figure})
     return {
         "reportId": request.report_id,
         "reportKey": key,
@@ -131,7 +131,7 @@ def _log(request: Request, measurement: Measurement) -> None:
             "mode": request.mode,
             "buckets": len(measurement.buckets),
             "errors": len(measurement.errors),
-            "bytes": measurement.total_bytes,
+            "bytes": measurement.figure,
             "partial": measurement.partial,
         },
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
-from tests.browser.steps import intercept, request_report, with_clock
+from tests.browser.steps import intercept, lose, refuse, request_report, with_clock
 from tests.system.inventory import table_renamed, tables_locked
 from tests.system.system import System, new_id
 
@@ -119,6 +121,80 @@ def test_a_failed_report_shows_why_and_where(visit: Visit, manager: Person, syst
     expect(view.get_by_role("listitem").filter(has_text=report_id)).to_contain_text("Failed")
 
 
+def test_a_failed_report_is_requested_again_exactly_once(visit: Visit, manager: Person, system: System) -> None:
+    with table_renamed(system, "suppliers"):
+        failed = system.report({})
+    for tab in ("#reports", f"#reports/{failed['reportId']}"):
+        console = visit(manager, tab)
+        # Both clicks of the double-click and the retry after the lost response must be the same report.
+        console.expect_complaint("ERR_FAILED")
+        intercept(console, "POST", "create_report", lose, 1)
+        console.view("Reports").get_by_role("button", name=f"Try again {failed['reportId']}").dblclick()
+        expect(console.page.get_by_role("link", name="Open the report")).to_be_visible()
+        assert failed["reportId"] not in console.page.url
+        sent = [each for each in console.requests if each.url.endswith("/create_report")]
+        assert [each.post_data_json for each in sent] == [{"kind": "inventory"}] * 2
+        assert len({each.headers["idempotency-key"] for each in sent}) == 1
+
+
+def storage_report(status: str, **others: Any) -> dict[str, Any]:
+    """Returns a storage report as the API shows it."""
+    moment = "2026-11-29T10:00:00.000000Z"
+    given = {"reportId": "storage-x", "kind": "storage", "status": status, "startedAt": moment, "finishedAt": moment}
+    return {**given, "href": "/reports/storage-x", **others}
+
+
+def with_report(console: Console, manager: Person, report: dict[str, Any]) -> Locator:
+    """Opens the tab with one fake report."""
+    intercept(console, "GET", "reports", lambda route: route.fulfill(json={"reports": [report], "next": None}))
+    intercept(console, "GET", "reports/storage-x", lambda route: route.fulfill(json=report))
+    console.open("#reports")
+    console.sign_in(manager)
+    return console.view("Reports")
+
+
+def test_a_storage_report_is_requested_again_in_its_mode_and_a_refusal_is_shown(visit: Visit, manager: Person) -> None:
+    console = visit()
+    console.expect_complaint("status of 400")
+    intercept(console, "POST", "create_report", refuse(400, "the till is jammed"))
+    view = with_report(console, manager, storage_report("FAILED", mode="metrics"))
+    view.get_by_role("button", name="Try again").click()
+    expect(view.get_by_role("alert")).to_have_text("the till is jammed")
+    assert console.calls("POST", "create_report") == [{"kind": "storage", "mode": "metrics"}]
+
+
+UNREAD = [{"bucket": "secret", "error": "AccessDenied"}]
+SIZE = ", old versions and unfinished uploads included"
+NO_FIGURE = ". CloudWatch has no figure for 1 bucket (empty or new)"
+
+
+@pytest.mark.parametrize(
+    ("size", "without", "errors", "words"),
+    [
+        (None, 1, [], f"Size unknown{NO_FIGURE}"),
+        (5, 1, [], f"5 Bytes in 1 bucket{SIZE}{NO_FIGURE}"),
+        (None, 0, UNREAD, "Size unknown"),
+        (None, 0, [], "No buckets"),
+    ],
+)
+def test_a_size_without_a_figure_is_never_0_bytes(
+    visit: Visit, manager: Person, size: int | None, without: int, errors: list[dict[str, str]], words: str
+) -> None:
+    sizes = {"beans": size} if size else {}
+    sizes |= {"new": None} if without else {}
+    as_of = {name: "2026-11-28T00:00:00.000000Z" if known else None for name, known in sizes.items()}
+    buckets = [{"name": each, "bytes": sizes[each] or 0, "objects": None, "asOf": as_of[each]} for each in sizes]
+    summary = {
+        **{"totalBytes": size or 0, "bucketCount": len(buckets), "bucketsWithoutFigure": without, "buckets": buckets},
+        **{"errors": errors, "mode": "metrics", "asOf": as_of.get("beans"), "partial": False},
+    }
+    view = with_report(visit(), manager, storage_report("SUCCEEDED", summary=summary))
+    storage = view.get_by_role("region", name="Storage")
+    expect(storage.locator(".lead")).to_have_text(words)
+    expect(storage).not_to_contain_text("0 Bytes")
+    expect(storage.get_by_text("no figure", exact=True)).to_have_count(without)
+
+
 def test_storage_is_shown_as_bars_sorted_by_size_in_both_modes(visit: Visit, manager: Person, system: System) -> None:
     console = visit(manager, "#reports")
     view = console.view("Reports")
@@ -142,7 +218,8 @@ def test_storage_is_shown_as_bars_sorted_by_size_in_both_modes(visit: Visit, man
     widths = [float(each.removesuffix("%")) for each in bars]
     assert widths == sorted(widths, reverse=True)
     storage.get_by_text("CloudWatch's daily figures").check()
-    expect(storage).to_contain_text("old versions and unfinished uploads included")
+    # The local cloud publishes no figures.
+    expect(storage).to_contain_text("CloudWatch has no figure for")
 
 
 def test_the_list_can_be_filtered_by_kind(visit: Visit, manager: Person, system: System) -> None:

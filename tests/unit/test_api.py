@@ -85,7 +85,7 @@ def test_a_running_report_has_null_in_fields_not_known_yet(api: Api, aws: Aws) -
     shown = api.get(report.pop("href")).json_body
     assert TIMESTAMP.fullmatch(shown.pop("startedAt"))
     unknown = dict.fromkeys(("finishedAt", "summary", "url", "expiresAt", "error"))
-    assert shown == {**report, "requestedBy": "mia", **unknown}
+    assert shown == {**report, "requestedBy": "mia", "mode": None, **unknown}
 
 
 @pytest.mark.parametrize("kind", ["inventory", "storage"])
@@ -130,7 +130,15 @@ def test_a_failed_report_says_why(api: Api, aws: Aws, status: str, fields: dict[
 def test_a_report_started_by_hand_is_found_without_a_requester(api: Api, aws: Aws, given: str) -> None:
     aws.sfn.start_execution(stateMachineArn=ENVIRONMENT["STORAGE_REPORT_ARN"], name="by-hand", input=given)
     shown = api.get("/reports/by-hand").json_body
-    assert (shown["kind"], shown["requestedBy"]) == ("storage", None)
+    assert (shown["kind"], shown["requestedBy"], shown["mode"]) == ("storage", None, "listing")
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode"),
+    [({}, None), ({"kind": "storage"}, "listing"), ({"kind": "storage", "mode": "metrics"}, "metrics")],
+)
+def test_a_report_has_the_mode_that_was_requested(api: Api, aws: Aws, asked: dict[str, str], mode: str | None) -> None:
+    assert api.get(started(api, asked)["href"]).json_body["mode"] == mode
 
 
 @pytest.mark.parametrize("report_id", ["inventory-none", "a" * 81, "%00", "a:b"])

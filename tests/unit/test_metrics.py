@@ -176,3 +176,11 @@ def test_bytes_are_counted_when_a_report_ends_and_not_in_each_round(account: Acc
     total = account.report({"reportId": "r"}, {"round": 0})["summary"]["totalBytes"]
     assert figures() == {"BytesMeasured": total}
     assert total >= 1000
+
+
+def test_a_report_without_figures_is_not_counted_as_0_bytes(account: Account, figures: Figures) -> None:
+    account.bucket("reports")
+    with Stubber(account.client("cloudwatch")) as stubber:
+        stubber.add_response("list_metrics", {"Metrics": []})
+        assert account.report({"reportId": "r", "mode": "metrics"})["summary"]["bucketsWithoutFigure"] == 1
+    assert figures() == {}

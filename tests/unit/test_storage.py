@@ -185,7 +185,7 @@ def test_a_bucket_without_a_figure_counts_as_nothing_and_a_deleted_one_not_at_al
         stubber.add_response("list_metrics", {"Metrics": []})
         measurement = account.measure("metrics")
     assert measurement.buckets == [Bucket("beans", 5, None, TODAY - timedelta(days=1)), Bucket("new", 0, None, None)]
-    assert measurement.sentence.endswith("; 1 bucket without a figure (empty or new), counted as 0")
+    assert measurement.sentence.endswith("; CloudWatch has no figure for 1 bucket (empty or new)")
     assert "no figure" in page.render(measurement, "r-1")
 
 
@@ -285,10 +285,56 @@ def test_the_summary_has_the_fields_of_the_api() -> None:
     assert page.summary(measurement) == {
         "message": "Total size of all buckets: 1.5 kB; 1 bucket could not be read",
         **{"totalBytes": 1_500, "totalObjects": 2, "bucketCount": 1, "bucketsWithoutFigure": 0, "errorCount": 1},
-        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2}],
+        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z"}],
         "errors": [{"bucket": "secret", "error": "AccessDenied: no"}],
         **{"mode": "listing", "asOf": "2026-11-21T03:30:00.000000Z", "partial": False},
     }
+
+
+EMPTY, NEW = Bucket("empty", 0, 0, NOW), Bucket("new", 0, None, None)
+SECRET = [Failure("secret", "AccessDenied")]
+NO_FIGURE = "unknown; CloudWatch has no figure for 1 bucket (empty or new)"
+UNREAD = "1 bucket could not be read"
+
+
+@pytest.mark.parametrize(
+    ("measurement", "title", "text"),
+    [
+        (Measurement("metrics", [NEW], [], False), "size unknown", NO_FIGURE),
+        (Measurement("metrics", [NEW], SECRET, False), "size unknown", f"{NO_FIGURE}; {UNREAD}"),
+        (Measurement("listing", [], SECRET, False), "size unknown", f"unknown; {UNREAD}"),
+        (Measurement("listing", [], [], False), "no buckets", "none; the account has no buckets"),
+        (Measurement("metrics", [], [], False), "no buckets", "none; the account has no buckets"),
+    ],
+)
+def test_a_total_without_figures_is_never_0_bytes(
+    account: Account, monkeypatch: pytest.MonkeyPatch, measurement: Measurement, title: str, text: str
+) -> None:
+    account.bucket("reports")
+    monkeypatch.setattr(report, "summarize", lambda *_: measurement)
+    result = account.report({"reportId": "r-1"})
+    notice, summary = result["notice"], result["summary"]
+    assert notice["subject"] == f"Storage report: {title}"
+    assert notice["sms"] == summary["message"] == f"Total size of all buckets: {text}"
+    assert (notice["message"].split("\n")[0], summary["asOf"]) == (notice["sms"], None)
+    assert all(each["asOf"] is None for each in summary["buckets"])
+    shown = account.s3.get_object(Bucket="reports", Key=result["reportKey"])["Body"].read().decode()
+    assert f"<title>Storage, {title}</title>" in shown
+    assert not re.search("0 bytes|0 Bytes|0.0 %", shown + json.dumps(notice))
+
+
+def test_a_total_of_0_bytes_that_was_counted_is_a_figure(account: Account) -> None:
+    account.bucket("empty")
+    assert account.measure().sentence == "Total size of all buckets: 0 Bytes"
+    assert listed(EMPTY, errors=SECRET).title == "0 Bytes in 1 of 2 buckets"
+    assert page.summary(listed(EMPTY))["buckets"][0]["asOf"]
+
+
+def test_a_bucket_that_fails_after_its_first_page_makes_the_total_a_minimum() -> None:
+    assert (
+        listed(Bucket("beans", 5, 1, NOW), errors=[Failure("beans", "SlowDown")]).title
+        == "at least 5 Bytes in all buckets"
+    )
 
 
 def test_the_page_says_that_there_are_no_buckets_or_that_the_size_is_partial() -> None:
@@ -316,8 +362,8 @@ def test_a_report_stores_its_page_and_returns_the_notice_to_publish(account: Acc
     result = account.report({"reportId": "nightly-1", "mode": "listing"})
     assert (result["reportId"], result["reportKey"]) == ("nightly-1", "storage/nightly-1/report.html")
     assert result["summary"]["totalBytes"] == 1_500
-    assert result["notice"]["subject"] == "Storage report: 1.5 kB in all buckets"
-    assert result["notice"]["sms"] == "Total size of all buckets: 1.5 kB"
+    assert result["notice"]["subject"] == "Storage report: 1.5 kB in 2 of 13 buckets"
+    assert result["notice"]["sms"] == "Total size of all buckets: 1.5 kB; 11 buckets could not be read"
     address = "GET /reports/storage~nightly-1 returns"
     for part in (address, result["summary"]["message"], "1.5 kB  beans", "- secret-09: AccessDenied: User: cafe"):
         assert part in result["notice"]["message"]
@@ -407,7 +453,7 @@ def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeyp
     monkeypatch.setattr(report, "ROUNDS", 20)
     answer, rounds = in_rounds(account)
     assert rounds > 3
-    assert {"name": "beans", "bytes": 45, "objects": 45} in answer["summary"]["buckets"]
+    assert [each["bytes"] for each in answer["summary"]["buckets"] if each["name"] == "beans"] == [45]
     assert answer["summary"]["partial"] is False
 
 

@@ -379,10 +379,11 @@ def test_a_storage_report_whose_notification_failed_does_not_measure_again() -> 
 
 LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
 SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120, "low": None, "changes": None}
+NOTICE = {"subject": "7 kB", "message": "Total: 7 kB", "sms": "7 kB"}
 # Each row contains a kind of notification, a kind of report, and an input for the state that announces the result.
 KINDS: dict[str, tuple[str, str, Any]] = {
     "InventoryReport": ("report", "inventory", [{"summary": SUMMARY}, {"url": LINK, "expiresAt": "later"}]),
-    "StorageReport": ("storage", "storage", {"notice": {"subject": "7 kB", "message": "Total: 7 kB", "sms": "7 kB"}}),
+    "StorageReport": ("storage", "storage", {"notice": NOTICE, "summary": {"asOf": "then", "totalBytes": 7}}),
 }
 
 
@@ -414,7 +415,9 @@ def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
         assert sent["MessageAttributes"]["correlationIds"]["DataType"] == "String.Array"
         assert json.loads(attributes.pop("correlationIds")) == [expected]
         outcome = "failed" if failed else "succeeded"
-        assert json.loads(attributes.pop("facts")) == {"id": "report-1", "kind": report_kind, "outcome": outcome}
+        size = {} if failed or kind == "report" else {"totalBytes": 7}
+        known = {"id": "report-1", "kind": report_kind, "outcome": outcome, **size}
+        assert json.loads(attributes.pop("facts")) == known
         key = f"{kind}/report-1" + ("/failed" if failed else "")
         assert attributes == {"kind": kind, "key": key, "startedAt": execution["StartTime"]}
         assert sent["MessageStructure"] == "json"
@@ -422,6 +425,15 @@ def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
         assert ("the reason" in message["default"]) is failed
         # The SMS text contains no link.
         assert "http" not in message["sms"]
+
+
+def test_the_facts_tell_a_size_of_0_bytes_from_an_unknown_size() -> None:
+    notify = tasks(definition_of("StorageReport"), PUBLISH)["NotifyStorage"]
+    for as_of, size in (("then", 0), (None, None)):
+        result = {"notice": NOTICE, "summary": {"asOf": as_of, "totalBytes": 0}}
+        states = {"input": result, "context": {"Execution": {"Name": "r", "Input": {}, "StartTime": "now"}}}
+        sent = value(notify["Arguments"], states)["MessageAttributes"]["facts"]["StringValue"]
+        assert json.loads(sent)["totalBytes"] == size
 
 
 @pytest.mark.parametrize(
