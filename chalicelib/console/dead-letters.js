@@ -96,7 +96,7 @@ function updateLetter(element, letter) {
   note.textContent = failures.has(letter.id) ? NOT_PUT_BACK + failures.get(letter.id) : "";
 }
 
-// --- Requests --------------------------------------------------------------------------------------------------------
+// --- Requests
 
 let isOpen = false;
 let isWorking = false;
@@ -129,7 +129,7 @@ function tell(isGood, words) {
   $("dead-letters-title").focus();
 }
 
-// --- Redrive ---------------------------------------------------------------------------------------------------------
+// --- Redrive
 
 const redriveDialog = $("redrive");
 // Holds the dead letter to put back, or null to put back all dead letters of the chosen kind.
@@ -178,7 +178,7 @@ async function redrive() {
   }
 }
 
-// --- Discard ---------------------------------------------------------------------------------------------------------
+// --- Discard
 
 const discardDialog = $("discard");
 let doomed = null;

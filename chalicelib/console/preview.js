@@ -29,7 +29,7 @@ const WITH_CHANGES = ["PREVIEWED", "IMPORTING", "IMPORTED", "UNDOING", "UNDONE"]
 const WINDOWS = "windows-1252";
 const DELIMITERS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
 
-// --- Words -----------------------------------------------------------------------------------------------------------
+// --- Words
 
 /** Returns whether an import can be undone. The field `undoable` of a preview describes its import. */
 export const canUndo = ({ status, undoable, undoableUntil }) =>
@@ -79,7 +79,7 @@ export function notice(upload) {
   announce([`${upload.filename}: ${statusText(upload)}`, about(upload)].filter(Boolean).join(". "));
 }
 
-// --- Upload ----------------------------------------------------------------------------------------------------------
+// --- Upload
 
 // Holds the id of the upload that is shown, or null.
 let opened = null;
@@ -191,7 +191,7 @@ function undoable() {
   return [h("p", upload.undoable ? "This import can no longer be undone." : `This import ${TOO_LARGE}`)];
 }
 
-// --- Decisions -------------------------------------------------------------------------------------------------------
+// --- Decisions
 
 const decision = (words, ...buttons) => [
   h(
@@ -254,7 +254,7 @@ async function act(pressed, path, body = {}) {
   watch.now();
 }
 
-// --- Undo ------------------------------------------------------------------------------------------------------------
+// --- Undo
 
 const dialog = $("undo");
 // Holds `{ uploadId, place, done }` while the dialog asks.

@@ -27,7 +27,7 @@ const badgeOf = (status) => badge(...STATUS[status]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
 
-// --- Form ------------------------------------------------------------------------------------------------------------
+// --- Form
 
 const form = $("report-form");
 const submission = new Submission("report");
@@ -61,7 +61,7 @@ const againButton = (failed) =>
     again = null;
   });
 
-// --- List ------------------------------------------------------------------------------------------------------------
+// --- List
 
 const storagePoll = new Poll(async (signal) => {
   await showStorage(signal, () => storagePoll.now());
@@ -110,7 +110,7 @@ function updateReport(element, report) {
 
 $("reports-kind").addEventListener("change", () => list.reset());
 
-// --- Report ----------------------------------------------------------------------------------------------------------
+// --- Report
 
 // Holds the id of the report that is shown, or null.
 let opened = null;

@@ -158,7 +158,7 @@ export function refresh() {
   return refreshing;
 }
 
-// --- Form ------------------------------------------------------------------------------------------------------------
+// --- Form
 
 const form = $("sign-in");
 const problem = $("sign-in-problem");

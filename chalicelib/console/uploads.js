@@ -18,7 +18,7 @@ Nordlicht Rösterei,Robusta,Kaapi Royale,18.50,Dark and full,40
 `;
 $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXAMPLE)}`;
 
-// --- Sending ---------------------------------------------------------------------------------------------------------
+// --- Sending
 
 // Holds the files to send, newest first, as `{ id, file, isOnly, step, sent, uploadId, problem, canRetry, since }`.
 // A file's `step` is asking, sending, waiting or failed. A file leaves this list when the list of uploads shows it.
@@ -187,7 +187,7 @@ addEventListener("drop", (event) => {
   if (drop.contains(event.target)) choose(event.dataTransfer.files);
 });
 
-// --- List ------------------------------------------------------------------------------------------------------------
+// --- List
 
 const list = new Listing({
   what: "uploads",
