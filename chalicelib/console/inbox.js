@@ -113,7 +113,8 @@ function message({ message: text, facts = {} }) {
 
 /** Maps each id in the facts of a notification to a link in the console. Old notifications have no field `facts`. */
 function linksOf({ kind, id, orderIDs = [], changes = [] }) {
-  const links = new Map([...orderIDs, ...changes.map(([orderID]) => orderID)].map((orderID) => [orderID, `#orders/${orderID}`]));
+  const ids = [...orderIDs, ...changes.map(([orderID]) => orderID)];
+  const links = new Map(ids.map((orderID) => [orderID, `#orders/${orderID}`]));
   // A report of the other kind may have the same id, unless the id begins with its own kind.
   if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id.startsWith(kind) ? id : `${kind}~${id}`}`);
   return links;
