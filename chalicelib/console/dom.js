@@ -47,6 +47,10 @@ export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(
 
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 
+/** Returns a radio button with its label. */
+export const choice = (properties, ...content) =>
+  h("label", h("input", { type: "radio", ...properties }), h("span", ...content));
+
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);

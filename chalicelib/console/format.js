@@ -6,7 +6,6 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
-const numbers = new Intl.NumberFormat(locale);
 const format = (...options) => new Intl.DateTimeFormat(locale, Object.assign({}, ...options)).format;
 const DAY = { day: "numeric", month: "short" };
 const YEAR = { year: "numeric" };
@@ -32,10 +31,17 @@ export function serverTime(text) {
 /** Returns the current server time, as Unix time in milliseconds. */
 export const now = () => Date.now() + behind;
 
-export const number = (value) => numbers.format(value);
+export const number = new Intl.NumberFormat(locale).format;
 
 /** Returns a number with its noun, such as `1 order` or `2 orders`. */
 export const counted = (value, thing, things = `${thing}s`) => `${number(value)} ${value === 1 ? thing : things}`;
+
+/** Returns text such as `3 new, 1 changed`, without the amounts that are 0. */
+export const amounts = (named) =>
+  Object.entries(named)
+    .filter(([, amount]) => amount)
+    .map(([name, amount]) => `${number(amount)} ${name}`)
+    .join(", ");
 
 /** Returns a size such as `114.2 GB`, in the same format as the reports. */
 export function size(bytes) {

@@ -1,7 +1,7 @@
 /** Shows the Inbox tab with notifications. The Today tab also uses this module. */
 import { get } from "./api.js";
 import { config } from "./config.js";
-import { $, ICONS, announce, h, icon, link } from "./dom.js";
+import { $, ICONS, announce, choice, h, icon, link } from "./dom.js";
 import { fileNames, inZone, now, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { Listing } from "./listing.js";
@@ -116,7 +116,8 @@ function linksOf({ kind, id, orderIDs = [], changes = [] }) {
   const ids = [...orderIDs, ...changes.map(([orderID]) => orderID)];
   const links = new Map(ids.map((orderID) => [orderID, `#orders/${orderID}`]));
   // A report of the other kind may have the same id, unless the id begins with its own kind.
-  if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id.startsWith(kind) ? id : `${kind}~${id}`}`);
+  if (kind === "inventory" || kind === "storage")
+    links.set(id, `#reports/${id.startsWith(kind) ? id : `${kind}~${id}`}`);
   return links;
 }
 
@@ -146,10 +147,10 @@ export const brief = (notification) =>
 const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
 /** Renders a notification as one line. Clicking the line shows the whole message. */
-function unfolding(notification, isNew = false) {
+function unfolding(notification) {
   const [kind, drawing] = kindOf(notification);
   return h(
-    `li.row.${toneOf(notification)}${isNew ? ".new" : ""}`,
+    `li.row.${toneOf(notification)}`,
     icon(drawing),
     h(
       "details",
@@ -172,9 +173,7 @@ const mark = (element, { sentAt }) => (element.querySelector(".unread").hidden =
 
 const list = new Listing({
   what: "messages",
-  state: $("inbox-state"),
-  list: $("inbox-list"),
-  older: $("inbox-older"),
+  id: "inbox",
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind, limit: 25, ...parameters }, signal),
   make: unfolding,
@@ -183,7 +182,7 @@ const list = new Listing({
     kind
       ? ["Nothing of this kind", "No message of this kind was sent in the last 30 days."]
       : ["Nothing yet", "Orders, uploads and reports are announced here."],
-  seconds: SECONDS,
+  seconds: () => SECONDS,
   refreshed: (arrived) => {
     // With a filter, newer messages of other kinds are hidden, and stay unread.
     if (!kind && list.items.length) look(list.items[0].sentAt);
@@ -192,23 +191,15 @@ const list = new Listing({
   },
 });
 
-function showKinds() {
-  const choices = [["", ["All", "inbox"]], ...Object.entries(KINDS)].map(([value, [name, drawing]]) =>
-    h(
-      "label",
-      h("input", { type: "radio", name: "inbox-kind", value, checked: value === kind, onchange: () => choose(value) }),
-      h("span", icon(drawing), name),
-    ),
-  );
-  $("inbox-kinds").append(...choices);
-}
-
-function choose(value) {
-  kind = value;
+function choose({ target }) {
+  kind = target.value;
   list.reset();
 }
 
-showKinds();
+for (const [value, [name, drawing]] of Object.entries({ "": ["All", "inbox"], ...KINDS })) {
+  const properties = { name: "inbox-kind", value, checked: value === kind, onchange: choose };
+  $("inbox-kinds").append(choice(properties, icon(drawing), name));
+}
 
 export const inbox = {
   open() {

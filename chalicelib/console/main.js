@@ -5,12 +5,8 @@
  * For each tab, `open(id, query)` starts the polling, and `close()` stops the polling.
  * The property `needs` names the group whose members may use the tab.
  *
- * The tabs are `today`, `orders` (with `order` and `export`), `reports` (with `machine` and `storage`),
- * `uploads` (with `preview` and `changes`), `inbox` and `dead-letters`.
- * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
- * The module `counts` shows in the navigation what the user has not looked at.
- * Tabs send requests with the module `api`. It uses `sign-in` for tokens and `connection` for retries.
- * The module `kept` stores values that must survive a page reload.
+ * Some tabs have more modules: `order` and `export`, `machine` and `storage`, `preview` and `changes`, and `handled`.
+ * Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
  */
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
@@ -76,8 +72,7 @@ function showAllowed(view, tab) {
   view.querySelector(":scope > .forbidden")?.remove();
   view.classList.toggle("closed", !allowed(tab));
   if (allowed(tab)) return;
-  const place = h("div.forbidden");
-  view.append(place);
+  const place = view.appendChild(h("div.forbidden"));
   forbidden(place, name);
 }
 

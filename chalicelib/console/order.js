@@ -76,7 +76,10 @@ function showProblems(problems) {
   const inputs = [...fields.parentElement.querySelectorAll("[data-field]")];
   const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
   for (const input of inputs) {
-    const text = messages.get(input)?.map(({ message }) => message).join("; ");
+    const text = messages
+      .get(input)
+      ?.map(({ message }) => message)
+      .join("; ");
     input.parentElement.querySelector(".problem")?.remove();
     input.toggleAttribute("aria-invalid", false);
     input.removeAttribute("aria-describedby");
@@ -87,7 +90,9 @@ function showProblems(problems) {
     input.parentElement.append(h("p.problem", { id, text }));
   }
   const others = messages.get(undefined) ?? [];
-  $("order-problem").textContent = others.map(({ field, message }) => (field ? `${field}: ${message}` : message)).join("; ");
+  $("order-problem").textContent = others
+    .map(({ field, message }) => (field ? `${field}: ${message}` : message))
+    .join("; ");
   $("order-problem").hidden = !others.length;
   fields.parentElement.querySelector("[aria-invalid]")?.focus();
 }

@@ -3,7 +3,7 @@ import { ApiError, get, post } from "./api.js";
 import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
 import { traceLink } from "./config.js";
 import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
-import { counted, now, number, size, time } from "./format.js";
+import { amounts, counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
@@ -44,16 +44,9 @@ function statusText({ status, undo }) {
 
 export const badge = (upload) => label(STATUS[upload.status][0], statusText(upload));
 
-/** Returns the row counts, such as `3 new, 1 changed, 2 bad`. */
-function summary({ new: added, updated, unchanged, bad }) {
-  const words = [
-    added && `${number(added)} new`,
-    updated && `${number(updated)} changed`,
-    unchanged && `${number(unchanged)} unchanged`,
-    bad && counted(bad, "bad row"),
-  ];
-  return words.filter(Boolean).join(", ") || "no rows";
-}
+/** Returns the row counts, such as `3 new, 1 changed, 2 bad rows`. */
+const summary = ({ new: added, updated, unchanged, bad }) =>
+  amounts({ new: added, changed: updated, unchanged, [bad === 1 ? "bad row" : "bad rows"]: bad }) || "no rows";
 
 const rowsSoFar = ({ rowsRead }) => (rowsRead ? `${counted(rowsRead, "row")} so far` : "");
 
@@ -101,7 +94,7 @@ function show() {
   const { rowsRead, ...rest } = upload;
   const content = JSON.stringify(rest);
   fillOnce("upload-about", content, aboutFile);
-  fillOnce("upload-outcome", content, () => OUTCOMES[upload.status]?.() ?? []);
+  fillOnce("upload-outcome", content, OUTCOMES[upload.status]);
   const hasChanges = upload.counts && WITH_CHANGES.includes(upload.status);
   // While a preview is applied and undone, its changes stay as they are.
   const isApplied = upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
@@ -114,21 +107,20 @@ function show() {
 
 function aboutFile() {
   const { uploadedBy, uploadedAt, bytes, encoding, delimiter } = upload;
-  const how = [
-    encoding?.toUpperCase().replace("WINDOWS", "Windows"),
-    delimiter && `with ${DELIMITERS[delimiter] ?? delimiter}`,
-  ];
+  const separated = delimiter ? ` with ${DELIMITERS[delimiter] ?? delimiter}` : "";
   return [
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
     ...(uploadedAt ? [", ", time(uploadedAt)] : []),
     bytes ? `, ${size(bytes)}` : "",
-    encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
+    encoding ? `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}` : "",
     traceLink(upload.key),
   ];
 }
 
 const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(drawing), h("div", ...content));
+
+const refusal = (title) => callout("bad", "alarm", h("p", h("b", title)), h("p.reason", upload.reason));
 
 const progress = (text) => () => [
   h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
@@ -151,29 +143,24 @@ const OUTCOMES = {
   ],
   UNDONE: () => {
     const { requestedBy, undoneAt, kept, keptBeans } = upload.undo;
-    const more = kept - keptBeans.length;
+    const names = keptBeans.map((each) => h("li", h("bdi", beanName(each))));
+    if (kept > names.length) names.push(h("li", `${number(kept - names.length)} more`));
     return [
       callout(
         "good",
         "undo",
         h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), ", ", time(undoneAt)),
-        kept > 0 && h("p", "Changed since the import, so kept as they are:"),
-        kept > 0 &&
-          h(
-            "ul",
-            ...keptBeans.map((each) => h("li", h("bdi", beanName(each)))),
-            more > 0 && h("li", `${number(more)} more`),
-          ),
+        ...(kept ? [h("p", "Changed since the import, so kept as they are:"), h("ul", ...names)] : []),
       ),
     ];
   },
   OUTDATED: () => [
-    callout("bad", "alarm", h("p", h("b", "Nothing was imported")), h("p.reason", upload.reason)),
+    refusal("Nothing was imported"),
     part("differences", "What is different", changeList(...upload.differences.map(difference))),
   ],
   REFUSED: () =>
     [
-      callout("bad", "alarm", h("p", h("b", "This file cannot be imported")), h("p.reason", upload.reason)),
+      refusal("This file cannot be imported"),
       upload.looksLike &&
         part(
           "samples",
@@ -265,7 +252,7 @@ export function askUndo({ uploadId, filename }, place, done) {
   asked = { uploadId, place, done };
   $("undo-about").replaceChildren(
     h("b", filename),
-    ": each bean that the import changed gets its earlier values back, and each bean that it added is removed. " +
+    ": beans that it changed get their earlier values back, and beans that it added are removed. " +
       "Beans that somebody has changed since stay as they are, and the result names them.",
   );
   $("undo-problem").hidden = true;

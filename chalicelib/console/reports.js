@@ -21,8 +21,6 @@ const STATUS = {
   ABORTED: ["bad", "Stopped"],
 };
 
-const WAIT = "The report is running. You can leave this page. A message in the inbox will announce the report.";
-
 const badgeOf = (status) => badge(...STATUS[status]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
@@ -36,7 +34,7 @@ let again = null;
 
 form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
 onSubmit(form, async () => {
-  const { kind, mode, href } = again ?? { kind: form.elements.kind.value, mode: form.elements.mode.value };
+  const { kind, mode, href } = again ?? Object.fromEntries(new FormData(form));
   const problem = $("report-problem");
   problem.hidden = true;
   try {
@@ -70,9 +68,7 @@ const storagePoll = new Poll(async (signal) => {
 
 const list = new Listing({
   what: "reports",
-  state: $("reports-state"),
-  list: $("reports-list"),
-  older: $("reports-older"),
+  id: "reports",
   key: (each) => each.href,
   load: async (parameters, signal) => {
     const { reports, next } = await get("reports", { kind: $("reports-kind").value, limit: 10, ...parameters }, signal);
@@ -80,13 +76,13 @@ const list = new Listing({
   },
   make: makeReport,
   update: updateReport,
-  empty: ["No reports yet", "Request one. It takes a few seconds."],
+  empty: () => ["No reports yet", "Request one. It takes a few seconds."],
   seconds: () => (list.items.some((each) => each.status === "RUNNING") ? SECONDS_RUNNING : SECONDS),
 });
 
-function makeReport({ reportId, kind, startedAt, href }, isNew) {
+function makeReport({ reportId, kind, startedAt, href }) {
   return h(
-    isNew ? "li.row.new" : "li.row",
+    "li.row",
     icon(kind === "storage" ? "storage" : "report"),
     h(
       "div",
@@ -118,7 +114,7 @@ let report = null;
 let picture = null;
 
 const watch = new Poll(async (signal) => {
-  const before = report?.status;
+  const wasRunning = report?.status === "RUNNING";
   // The id in the page's address may already be escaped.
   const path = `reports/${encodeURIComponent(opened).replaceAll("%25", "%")}`;
   const state = $("report-state");
@@ -129,8 +125,9 @@ const watch = new Poll(async (signal) => {
   );
   state.replaceChildren();
   showReport(history);
-  if (before === "RUNNING" && report.status !== "RUNNING") announce(`Report: ${STATUS[report.status][1]}.`);
-  return report.status === "RUNNING" ? SECONDS_WATCHED : null;
+  if (report.status === "RUNNING") return SECONDS_WATCHED;
+  if (wasRunning) announce(`Report: ${STATUS[report.status][1]}.`);
+  return null;
 });
 
 function showReport(history) {
@@ -148,21 +145,21 @@ function showReport(history) {
 }
 
 function showAbout() {
-  const about = $("report-about");
-  const parts = [
-    badgeOf(report.status),
+  const { status, startedAt, finishedAt, requestedBy, reportId } = report;
+  $("report-about").replaceChildren(
+    badgeOf(status),
     " started ",
-    time(report.startedAt, "moment"),
-    report.requestedBy ? ` by ${report.requestedBy}` : "",
-    report.finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
+    time(startedAt, "moment"),
+    requestedBy ? ` by ${requestedBy}` : "",
+    finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
     // While the report runs, this text is replaced every second, and a link would lose the focus.
-    report.finishedAt ? traceLink(report.reportId) : "",
-  ];
-  about.replaceChildren(...parts);
+    finishedAt ? traceLink(reportId) : "",
+  );
 }
 
 function outcome() {
-  if (report.status === "RUNNING") return [h("p.callout", WAIT)];
+  if (report.status === "RUNNING")
+    return [h("p.callout", "The report is running. You can leave this page. A message in the inbox will announce it.")];
   if (report.status !== "SUCCEEDED") {
     const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
     return [h("div.callout.bad", icon("alarm"), words, againButton(report))];
@@ -206,12 +203,8 @@ function summary() {
     const about = h("p", MODES[result.mode], ", ", ...asOf(result), ".");
     return [part("summary", "Buckets", about, ...bars(result))];
   }
-  const totals = [
-    ["Beans", result.rows],
-    ["Suppliers", result.suppliers],
-    ["In stock", result.quantity],
-  ];
-  const tiles = totals.map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
+  const totals = { Beans: result.rows, Suppliers: result.suppliers, "In stock": result.quantity };
+  const tiles = Object.entries(totals).map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
   const { low, changes } = result;
   const since = changes?.since ? ["Since the report of ", time(changes.since, "short"), ": "] : [];
   return [
@@ -272,14 +265,11 @@ export const reports = {
       $("report-about").replaceChildren();
     }
     opened = reportId;
-    clearInterval(ticking);
+    reports.close();
     if (reportId) {
-      list.stop();
-      storagePoll.stop();
       watch.start();
       ticking = setInterval(tick, 1000);
     } else {
-      watch.stop();
       list.start();
       storagePoll.start();
     }

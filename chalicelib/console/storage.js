@@ -1,6 +1,6 @@
 /** Shows a chart with one bar for each bucket, based on the newest storage report of the selected mode. */
 import { get } from "./api.js";
-import { $, button, h, s } from "./dom.js";
+import { $, button, choice, h, s } from "./dom.js";
 import { counted, size, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 
@@ -15,7 +15,7 @@ let newest = {};
 let chosen = null;
 
 async function summaryOf(href, signal) {
-  // The summary of a finished report never changes, so it is cached.
+  // The summary of a finished report never changes.
   if (!finished.has(href)) finished.set(href, (await get(href.slice(1), {}, signal)).summary);
   return finished.get(href);
 }
@@ -54,17 +54,9 @@ function modes() {
     "fieldset.choices.pair",
     h("legend.unseen", "How it was measured"),
     ...Object.entries(MODES).map(([mode, title]) =>
-      h(
-        "label",
-        h("input", {
-          type: "radio",
-          name: "storage-mode",
-          value: mode,
-          checked: mode === chosen,
-          disabled: !newest[mode],
-          onchange: () => choose(mode),
-        }),
-        h("span", h("b", title), " ", ...asOf(newest[mode]?.summary)),
+      choice(
+        { name: "storage-mode", checked: mode === chosen, disabled: !newest[mode], onchange: () => choose(mode) },
+        ...[h("b", title), " ", ...asOf(newest[mode]?.summary)],
       ),
     ),
   );
@@ -84,30 +76,20 @@ export function bars(summary) {
   const sorted = [...buckets].sort((one, other) => other.bytes - one.bytes);
   const list = h("ol.bars", ...sorted.map((bucket, index) => bar(bucket, largest, index)));
   const rest = sorted.length - SHOWN;
-  const more = button(
-    `Show ${counted(rest, "more bucket")}`,
-    () => {
-      for (const line of list.children) line.hidden = false;
-      list.children[SHOWN].tabIndex = -1;
-      list.children[SHOWN].focus();
-      more.remove();
-    },
-    "quiet",
-  );
+  const showRest = () => {
+    for (const line of list.children) line.hidden = false;
+    list.children[SHOWN].tabIndex = -1;
+    list.children[SHOWN].focus();
+    more.remove();
+  };
+  const more = rest > 0 && button(`Show ${counted(rest, "more bucket")}`, showRest, "quiet");
+  const reason = partial ? "The measurement ran out of time" : "Some buckets could not be read";
+  const failures = errors.map((each) => h("li", h("b", each.bucket), `: ${each.error}`));
   return [
     h("p.lead", ...total(summary)),
     list,
-    rest > 0 ? more : null,
-    errors.length
-      ? h(
-          "div.callout.bad",
-          h(
-            "div",
-            h("p", h("b", partial ? "The measurement ran out of time" : "Some buckets could not be read")),
-            h("ul", ...errors.map((each) => h("li", h("b", each.bucket), `: ${each.error}`))),
-          ),
-        )
-      : null,
+    more,
+    failures.length > 0 && h("div.callout.bad", h("div", h("p", h("b", reason)), h("ul", ...failures))),
   ].filter(Boolean);
 }
 
@@ -123,20 +105,19 @@ function total({ asOf, totalBytes, bucketCount, bucketsWithoutFigure: without, e
   ];
 }
 
-const bar = ({ name, bytes, objects, asOf }, largest, index) =>
-  h(
+function bar({ name, bytes, objects, asOf }, largest, index) {
+  const amount = asOf || bytes || objects !== null ? size(bytes) : "no figure";
+  const count = Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : "";
+  const stripe = (kind, width) => s(kind, { width: `${width}%`, height: 10, rx: 5 });
+  return h(
     "li",
     { hidden: index >= SHOWN },
-    h(
-      "p",
-      h("span", name),
-      " ",
-      h("span.soft", h("b", asOf || bytes || objects !== null ? size(bytes) : "no figure"), Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : ""),
-    ),
+    h("p", h("span", name), " ", h("span.soft", h("b", amount), count)),
     s(
       "svg.bar",
-      { "aria-hidden": "true", width: "100%", height: "10" },
-      s("rect.track", { width: "100%", height: "10", rx: "5" }),
-      s("rect", { width: `${(100 * bytes) / largest}%`, height: "10", rx: "5" }),
+      { "aria-hidden": "true", width: "100%", height: 10 },
+      stripe("rect.track", 100),
+      stripe("rect", (100 * bytes) / largest),
     ),
   );
+}
