@@ -46,13 +46,15 @@ export function forbidden(state, what) {
 }
 
 /**
- * Returns the result of `load`. The element `state` shows that `what` is loading, or why loading failed.
- * If `isVisible` is true, the data that is already visible stays visible.
+ * Returns the result of `load`. Until then, the element `state` shows that `what` is loading, or why loading failed.
+ * If `isVisible` is true, older data is visible meanwhile.
  */
 export async function loaded({ state, what, isVisible, retry, signal }, load) {
   if (!isVisible && !state.childElementCount) loading(state, what);
   try {
-    return await load();
+    const answer = await load();
+    state.replaceChildren();
+    return answer;
   } catch (error) {
     if (!signal?.aborted) failed(state, what, error, retry, isVisible);
     throw error;
@@ -80,8 +82,8 @@ export class Listing {
     const [state, list, older] = ["state", "list", "older"].map((part) => $(`${given.id}-${part}`));
     this.#given = { ...given, state, list, older };
     older?.addEventListener("click", () => this.#more());
-    this.#poll = new Poll(async (signal) => {
-      const arrived = await this.#refresh(signal);
+    this.#poll = new Poll(async (signal, retry) => {
+      const arrived = await this.#refresh(signal, retry);
       given.refreshed?.(arrived);
       return given.seconds();
     });
@@ -104,7 +106,7 @@ export class Listing {
     return this.#items ?? [];
   }
 
-  /** Clears and reloads the list, for example after its filter has changed. */
+  /** Clears and reloads the list after its filter has changed. */
   reset() {
     this.#items = null;
     this.#hasOlder = false;
@@ -113,9 +115,9 @@ export class Listing {
     this.refresh();
   }
 
-  async #refresh(signal) {
+  async #refresh(signal, retry) {
     const { what, state, key, load } = this.#given;
-    const place = { state, what, isVisible: this.#items !== null, retry: () => this.refresh(), signal };
+    const place = { state, what, isVisible: this.#items !== null, retry, signal };
     const page = await loaded(place, () => load({}, signal));
     const unknown = this.#without(this.items, page.items);
     const arrived = this.#items ? unknown : [];
@@ -140,6 +142,7 @@ export class Listing {
       this.#next = page.next;
       this.#hasOlder = true;
       this.#show([]);
+      state.replaceChildren();
       announce(`${page.items.length} older ${what} shown.`);
     } catch (error) {
       failed(state, what, error, () => this.#more(), true);
@@ -163,8 +166,7 @@ export class Listing {
       return element;
     };
     keyed(list, this.#items, key, makeItem, update);
-    if (this.#items.length) state.replaceChildren();
-    else empty(state, ...words());
+    if (!this.#items.length) empty(state, ...words());
     if (older) older.hidden = !this.#next;
   }
 }

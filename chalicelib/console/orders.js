@@ -92,7 +92,7 @@ async function lookBack(signal) {
   show();
 }
 
-const poll = new Poll(async (signal) => {
+const poll = new Poll(async (signal, retry) => {
   if (day !== (chosen || today())) {
     day = chosen || today();
     byId.clear();
@@ -100,10 +100,10 @@ const poll = new Poll(async (signal) => {
     isLoaded = false;
     show();
   }
-  const state = $("orders-state");
-  await loaded({ state, what: "orders", isVisible: isLoaded, retry: () => poll.now(), signal }, async () => {
+  const place = { state: $("orders-state"), what: "orders", isVisible: isLoaded, retry, signal };
+  await loaded(place, async () => {
     await load(signal);
-    state.replaceChildren();
+    place.state.replaceChildren();
     show();
     if (polls % 15 === 0) await lookBack(signal);
     polls += 1;

@@ -1,6 +1,6 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
 import { ApiError, get, post } from "./api.js";
-import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
+import { beanName, changeList, changeRow, changes, difference, path } from "./changes.js";
 import { traceLink } from "./config.js";
 import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
 import { amounts, counted, now, number, size, time } from "./format.js";
@@ -74,16 +74,12 @@ export function notice(upload) {
 
 // --- Upload
 
-// Holds the id of the upload that is shown, or null.
 let opened = null;
 let upload = null;
 
-const watch = new Poll(async (signal) => {
-  const state = $("upload-state");
-  const place = { state, what: "upload", isVisible: upload !== null, retry: () => watch.now(), signal };
-  const path = `uploads/${encodeURIComponent(opened)}`;
-  ({ upload } = await loaded(place, () => get(path, { limit: 1 }, signal)));
-  state.replaceChildren();
+const watch = new Poll(async (signal, retry) => {
+  const place = { state: $("upload-state"), what: "upload", isVisible: upload !== null, retry, signal };
+  ({ upload } = await loaded(place, () => get(path(opened), { limit: 1 }, signal)));
   show();
   return isMoving(upload) ? SECONDS_MOVING : SECONDS;
 });
@@ -187,8 +183,7 @@ const decision = (words, ...buttons) => [
     h("p.buttons", ...buttons, button(buttons.length ? "Cancel" : "Close", leave)),
   ),
 ];
-const leave = () => (location.hash = "#uploads");
-const primary = (text, path, body) => button(text, ({ currentTarget }) => act(currentTarget, path, body), "primary");
+const primary = (text, work, body) => button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
@@ -218,13 +213,13 @@ const DECISIONS = {
 };
 
 /** Requests an action on the upload that is shown. Repeating the request is safe. */
-async function act(pressed, path, body = {}) {
+async function act(pressed, work, body = {}) {
   if (pressed.ariaBusy === "true") return;
   pressed.ariaBusy = "true";
   const id = opened;
   $("upload-problem").hidden = true;
   try {
-    const answer = await post(`uploads/${encodeURIComponent(id)}/${path}`, body, { again: true });
+    const answer = await post(`${path(id)}/${work}`, body, { again: true });
     if (id !== opened) return;
     upload = answer;
     show();
@@ -264,7 +259,7 @@ $("undo-yes").addEventListener("click", async ({ currentTarget: yes }) => {
   yes.ariaBusy = "true";
   const { uploadId, place, done } = asked;
   try {
-    notice(await post(`uploads/${encodeURIComponent(uploadId)}/undo`, {}, { again: true }));
+    notice(await post(`${path(uploadId)}/undo`, {}, { again: true }));
     dialog.close();
     place.focus();
     done();

@@ -61,8 +61,8 @@ const againButton = (failed) =>
 
 // --- List
 
-const storagePoll = new Poll(async (signal) => {
-  await showStorage(signal, () => storagePoll.now());
+const storagePoll = new Poll(async (signal, retry) => {
+  await showStorage(signal, retry);
   return SECONDS;
 });
 
@@ -108,22 +108,19 @@ $("reports-kind").addEventListener("change", () => list.reset());
 
 // --- Report
 
-// Holds the id of the report that is shown, or null.
 let opened = null;
 let report = null;
 let picture = null;
 
-const watch = new Poll(async (signal) => {
+const watch = new Poll(async (signal, retry) => {
   const wasRunning = report?.status === "RUNNING";
   // The id in the page's address may already be escaped.
   const path = `reports/${encodeURIComponent(opened).replaceAll("%25", "%")}`;
-  const state = $("report-state");
-  const place = { state, what: "report", isVisible: report !== null, retry: () => watch.now(), signal };
+  const place = { state: $("report-state"), what: "report", isVisible: report !== null, retry, signal };
   let history;
   [report, history] = await loaded(place, () =>
     Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]),
   );
-  state.replaceChildren();
   showReport(history);
   if (report.status === "RUNNING") return SECONDS_WATCHED;
   if (wasRunning) announce(`Report: ${STATUS[report.status][1]}.`);
@@ -214,7 +211,6 @@ function summary() {
   ].filter(Boolean);
 }
 
-/** Returns a sentence about low stock, and a list of the lowest beans. */
 export function lowBeans({ count, limit, beans }) {
   const few = count === 1 ? "bean has" : "beans have";
   return [
@@ -228,7 +224,7 @@ export function lowBeans({ count, limit, beans }) {
   ];
 }
 
-/** Updates the running time of the report and the remaining time of its link. This function runs once a second. */
+/** Updates the running time of the report and the remaining time of its link once a second. */
 function tick() {
   if (!report || document.hidden) return;
   if (report.status === "RUNNING") showAbout();

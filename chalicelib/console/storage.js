@@ -1,6 +1,6 @@
 /** Shows a chart with one bar for each bucket, based on the newest storage report of the selected mode. */
 import { get } from "./api.js";
-import { $, button, choice, h, s } from "./dom.js";
+import { $, button, choice, fillOnce, h, s } from "./dom.js";
 import { counted, size, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 
@@ -20,7 +20,6 @@ async function summaryOf(href, signal) {
   return finished.get(href);
 }
 
-/** Returns the newest report and its summary for each measuring mode. */
 async function newestOfEachMode(signal) {
   const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
   const byMode = {};
@@ -34,17 +33,14 @@ async function newestOfEachMode(signal) {
 
 /** Shows the newest figures from both measuring modes. */
 export async function showStorage(signal, retry) {
-  const place = $("storage");
-  const where = { state: place, what: "storage", isVisible: false, retry, signal };
-  const byMode = await loaded(where, () => newestOfEachMode(signal));
-  if (JSON.stringify(byMode) === JSON.stringify(newest) && chosen && $("storage-bars")) return;
-  newest = byMode;
-  if (!newest[chosen]) chosen = Object.keys(newest)[0] ?? null;
-  if (!chosen) empty(place, "Nothing measured yet", "Request a storage report to see the buckets here.");
-  else place.replaceChildren(modes(), h("div", { id: "storage-bars" }, ...bars(newest[chosen].summary)));
+  const place = { state: $("storage-state"), what: "storage", isVisible: chosen, retry, signal };
+  newest = await loaded(place, () => newestOfEachMode(signal));
+  if (!newest[chosen]) [chosen = null] = Object.keys(newest);
+  if (!chosen) empty(place.state, "Nothing measured yet", "Request a storage report to see the buckets here.");
+  const make = () => [modes(), h("div", { id: "storage-bars" }, ...bars(newest[chosen].summary))];
+  fillOnce("storage", JSON.stringify(newest), () => (chosen ? make() : []));
 }
 
-/** Returns a radio button for each measuring mode, with the date of the newest figures. */
 function modes() {
   const choose = (mode) => {
     chosen = mode;
@@ -62,7 +58,7 @@ function modes() {
   );
 }
 
-/** Returns text that says when a report was measured. CloudWatch figures have a date but no time. */
+/** Returns when a report was measured. CloudWatch figures have a date but no time. */
 export function asOf(summary) {
   if (!summary) return ["not measured yet"];
   if (!summary.asOf) return ["no figures yet"];

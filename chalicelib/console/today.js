@@ -20,11 +20,9 @@ const HEIGHT = 172;
 
 let figures = null;
 
-const poll = new Poll(async (signal) => {
-  const state = $("today-state");
-  const place = { state, what: "figures", isVisible: figures !== null, retry: () => poll.now(), signal };
+const poll = new Poll(async (signal, retry) => {
+  const place = { state: $("today-state"), what: "figures", isVisible: figures !== null, retry, signal };
   figures = await loaded(place, () => get("today", { since: midnight().toISOString() }, signal));
-  state.replaceChildren();
   $("today-figures").hidden = false;
   showTotals(figures);
   fillOnce("today-stock", JSON.stringify([figures.lowStock, person()?.isManager]), stock);
@@ -92,10 +90,7 @@ function stock() {
   return [part("today-stock", "Low in stock", h("p.soft", ...content), ...(low ? lowBeans(low) : []))];
 }
 
-/**
- * Returns the hours from the first to the last one with orders, including the present hour. Each hour has its number of
- * orders, or null if the number is unknown.
- */
+/** Returns the hours with orders, those between, and the present hour, each with its number or null if unknown. */
 function hoursOfToday(counts) {
   const [first, end] = [midnight().getTime(), midnight(-1).getTime()];
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
@@ -125,20 +120,14 @@ function showChart(orders) {
     const middle = `${(index + 0.5) * share}%`;
     const isNow = index === passed.length - 1;
     const kind = count === null ? "to-come" : count ? (isNow ? "now" : "bar") : "none";
+    const [x, width, y] = [`${(index + 0.14) * share}%`, `${share * 0.72}%`, BASE - height];
     return [
       s(
         "rect",
-        {
-          class: kind,
-          x: `${(index + 0.14) * share}%`,
-          width: `${share * 0.72}%`,
-          y: BASE - height,
-          height,
-          rx: Math.min(4, height / 2),
-        },
-        count === null ? null : s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
+        { class: kind, x, width, y, height, rx: Math.min(4, height / 2) },
+        count !== null && s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
       ),
-      count ? s("text", { x: middle, y: BASE - height - 6, class: "number", text: number(count) }) : null,
+      count > 0 && s("text.number", { x: middle, y: y - 6, text: number(count) }),
       s("text", { x: middle, y: BASE + 20, class: index % every ? "between" : null, text: hour(start) }),
     ];
   });
