@@ -3,7 +3,7 @@ import { ApiError, get, post } from "./api.js";
 import { countLetters } from "./counts.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
-import { KINDS, kindOf, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
+import { iconOf, KINDS, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
 import { empty, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
@@ -36,15 +36,12 @@ function show({ deadLetters, total }) {
   countLetters(total);
   if (total) $("dead-letters-state").replaceChildren();
   else empty($("dead-letters-state"), "No dead letters", "Nothing waits for a person.");
-  const amount = kind ? listed.length : total;
+  const amount = listed.length;
+  const whole = amount ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.` : "";
   $("dead-letters-about").textContent =
-    total > deadLetters.length
-      ? `The ${number(listed.length)} oldest of about ${number(total)}.`
-      : total
-        ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.`
-        : "";
+    total > deadLetters.length ? `The ${number(amount)} oldest of about ${number(total)}.` : whole;
   $("redrive-all").hidden = !total;
-  $("redrive-all").textContent = kind ? `Put all ${KINDS[kind].many} back` : "Put all back";
+  $("redrive-all").textContent = kind ? `Put all ${KINDS[kind][0]} back` : "Put all back";
   keyed($("dead-letters-list"), listed, (letter) => letter.id, makeLetter, updateLetter);
 }
 
@@ -58,7 +55,7 @@ function showKinds(counts, all) {
 }
 
 function makeChip(name) {
-  const { many, drawing } = name ? KINDS[name] : { many: "all", drawing: "letter" };
+  const [many, drawing] = name ? KINDS[name] : ["all", "letter"];
   const choose = () => {
     kind = name;
     show(shown);
@@ -73,16 +70,16 @@ function makeChip(name) {
 function makeLetter(letter) {
   const { what, why, since, tries } = letter;
   const act = (verb, ask, style) =>
-    h(`button${style}`, { type: "button", "aria-label": `${verb}: ${what}`, onclick: () => ask(letter) }, verb);
+    h(`button${style}`, { "aria-label": `${verb}: ${what}`, onclick: () => ask(letter) }, verb);
   return h(
     "li.row.bad",
-    icon(kindOf(letter).drawing),
+    icon(iconOf(letter)),
     h(
       "div",
       h("b", titleOf(letter)),
       h("span.problem.reason", inZone(why)),
       unfoldingMessage(letter),
-      h("p.problem.redrive-problem", { hidden: true }),
+      h("p.problem.redrive-problem"),
     ),
     h("p.act.buttons", act("Put back", askRedrive, ""), act("Discard", askDiscard, ".quiet.low")),
     h("p.who", tries === null ? "" : counted(tries, "try", "tries")),
@@ -91,9 +88,8 @@ function makeLetter(letter) {
 }
 
 function updateLetter(element, letter) {
-  const note = element.querySelector(".redrive-problem");
-  note.hidden = !failures.has(letter.id);
-  note.textContent = failures.has(letter.id) ? NOT_PUT_BACK + failures.get(letter.id) : "";
+  const why = failures.get(letter.id);
+  element.querySelector(".redrive-problem").textContent = why ? NOT_PUT_BACK + why : "";
 }
 
 // --- Requests
@@ -137,7 +133,7 @@ let asked = null;
 
 function askRedrive(letter) {
   asked = letter;
-  const all = kind ? `all ${KINDS[kind].many}` : `all ${number(shown.total)}`;
+  const all = kind ? `all ${KINDS[kind][0]}` : `all ${number(shown.total)}`;
   $("redrive-title").textContent = letter ? "Put it back?" : `Put ${all} back?`;
   $("redrive-about").replaceChildren(
     ...(letter
@@ -190,7 +186,7 @@ function askDiscard(letter) {
     " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
   );
   $("discard-text").replaceChildren(...messageOf(letter).filter(Boolean));
-  $("discard-problem").hidden = true;
+  $("discard-problem").textContent = "";
   ask(discardDialog);
 }
 
@@ -198,7 +194,7 @@ async function discard({ currentTarget: yes }) {
   if (yes.ariaBusy === "true") return;
   yes.ariaBusy = "true";
   const letter = doomed;
-  $("discard-problem").hidden = true;
+  $("discard-problem").textContent = "";
   let problem = NOT_FOUND;
   try {
     const { discarded, kept } = await send("dead-letters/discard", { ids: [letter.id] });
@@ -211,7 +207,6 @@ async function discard({ currentTarget: yes }) {
     yes.ariaBusy = "false";
   }
   $("discard-problem").textContent = problem;
-  $("discard-problem").hidden = !problem;
   if (problem) return;
   discardDialog.close();
   tell(true, '1 dead letter discarded. Its text is under "Handled" for 30 days.');

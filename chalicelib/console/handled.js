@@ -2,15 +2,16 @@
 import { $, announce, badge, h, icon, keyed } from "./dom.js";
 import { counted, fileNames, inZone, now, time, visible } from "./format.js";
 
+// Maps each kind of dead letter to its name in the plural and its icon.
 export const KINDS = {
-  order: { many: "orders", drawing: "cup" },
-  announcement: { many: "announcements", drawing: "cup" },
-  stream: { many: "batches of announcements", drawing: "cup" },
-  upload: { many: "uploads", drawing: "upload" },
-  notification: { many: "notifications", drawing: "inbox" },
-  alarm: { many: "alarms", drawing: "alarm" },
-  report: { many: "reports", drawing: "report" },
-  unknown: { many: "unknown messages", drawing: "other" },
+  order: ["orders", "cup"],
+  announcement: ["announcements", "cup"],
+  stream: ["batches of announcements", "cup"],
+  upload: ["uploads", "upload"],
+  notification: ["notifications", "inbox"],
+  alarm: ["alarms", "alarm"],
+  report: ["reports", "report"],
+  unknown: ["unknown messages", "other"],
 };
 
 // Maps each state to the label and the CSS class of its badge.
@@ -30,7 +31,7 @@ const FATES = {
 const FASTEST_SECONDS = 2.5;
 
 export const titleOf = ({ kind, what }) => inZone(kind === "upload" ? fileNames(what) : what);
-export const kindOf = ({ kind }) => KINDS[kind] ?? KINDS.unknown;
+export const iconOf = ({ kind }) => (KINDS[kind] ?? KINDS.unknown)[1];
 const keyOf = ({ letter, at }) => `${letter} ${at}`;
 const nameOf = (state) => (STATES[state] ?? STATES.UNKNOWN)[0];
 const isMoving = ({ state }) => state === "ON_ITS_WAY";
@@ -78,10 +79,10 @@ const countStates = (letters) =>
 
 function makeHandled(each) {
   const { why, tries, by, at, state } = each;
-  const reason = [`${inZone(why)}`, tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
+  const reason = [inZone(why), tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
   return h(
     "li.row",
-    icon(kindOf(each).drawing),
+    icon(iconOf(each)),
     h(
       "div",
       h("b", titleOf(each)),
