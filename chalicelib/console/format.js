@@ -15,8 +15,7 @@ const dayTime = format(DAY, CLOCK);
 const yearTime = format(DAY, YEAR, CLOCK);
 const has12Hours = new Intl.DateTimeFormat(locale, CLOCK).resolvedOptions().hour12;
 
-// The user's clock lags behind the server's clock by this many milliseconds.
-// Clock differences of up to two minutes are ignored.
+// The user's clock lags behind the server's by this many milliseconds. Less than two minutes are ignored.
 let behind = 0;
 let compared = false;
 
@@ -28,7 +27,7 @@ export function serverTime(text) {
   if (Math.abs(difference) > 2 * MINUTE) behind = difference;
 }
 
-/** Returns the current server time, as Unix time in milliseconds. */
+/** Returns the server's time in milliseconds. */
 export const now = () => Date.now() + behind;
 
 export const number = new Intl.NumberFormat(locale).format;
@@ -68,7 +67,6 @@ export function countdown(milliseconds) {
 
 export const clock = format(CLOCK);
 
-/** Returns a date such as `Saturday, 21 November`. */
 export const weekday = format(FULL);
 
 /** Returns an hour such as `2 pm`, or `14:00` if the viewer uses a 24-hour clock. */
@@ -100,7 +98,7 @@ export const inZone = (text) =>
       Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
     );
 
-/** Returns the title of an upload with file names in place of S3 keys. */
+/** Returns a title with file names in place of S3 keys. */
 export const fileNames = (title) => title.replace(/[^\s(]+\//g, "");
 
 // Matches control characters other than line breaks and tabs, and characters that reorder text or have no width.

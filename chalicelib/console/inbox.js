@@ -9,7 +9,6 @@ import { person } from "./sign-in.js";
 
 const SECONDS = 10;
 
-// Maps each kind of notification to its name and icon.
 const KINDS = {
   report: ["Reports", "report"],
   order: ["Orders", "cup"],
@@ -35,7 +34,7 @@ function readable(notification) {
   if (kind !== "alarm") return notification;
   let alarm;
   try {
-    alarm = JSON.parse(notification.message);
+    alarm = JSON.parse(text);
   } catch {
     // The message is a sentence already.
     return notification;
@@ -58,10 +57,7 @@ function readable(notification) {
   };
 }
 
-/**
- * Returns a page of notifications, after skipping up to four empty pages.
- * When filtering by kind, the API may return an empty page that has a next page token.
- */
+/** Returns a page of notifications. A page of one kind may be empty although it has a next page: skips up to four. */
 export async function notifications(parameters, signal) {
   const items = [];
   let next;
@@ -135,18 +131,16 @@ function linked(line, links) {
   });
 }
 
-/** Renders a notification as one line in the list of the latest news. */
 export const brief = (notification) =>
   h(
     `li.row.${toneOf(notification)}`,
     icon(kindOf(notification)[1]),
-    h("div", notification.subject || firstLine(notification)),
+    h("div", titleOf(notification)),
     h("p.when", time(notification.sentAt)),
   );
 
-const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
+const titleOf = ({ subject, message: text }) => subject || inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
-/** Renders a notification as one line. Clicking the line shows the whole message. */
 function unfolding(notification) {
   const [kind, drawing] = kindOf(notification);
   return h(
@@ -157,7 +151,7 @@ function unfolding(notification) {
       h(
         "summary",
         h("span.unseen", `${kind}: `),
-        h("b", h("span.badge.unread", "New"), " ", notification.subject || firstLine(notification)),
+        h("b", h("span.badge.unread", "New"), " ", titleOf(notification)),
         h("span.soft.preview", inZone(notification.about ?? notification.message).slice(0, 160)),
       ),
       message(notification),
@@ -186,7 +180,7 @@ const list = new Listing({
   refreshed: (arrived) => {
     // With a filter, newer messages of other kinds are hidden, and stay unread.
     if (!kind && list.items.length) look(list.items[0].sentAt);
-    if (arrived.length === 1) announce(`New: ${arrived[0].subject}`);
+    if (arrived.length === 1) announce(`New: ${titleOf(arrived[0])}`);
     else if (arrived.length) announce(`${arrived.length} new messages.`);
   },
 });

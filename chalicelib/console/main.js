@@ -1,8 +1,7 @@
 /**
  * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
- * Each tab has a JavaScript module and a section in index.html.
- * For each tab, `open(id, query)` starts the polling, and `close()` stops the polling.
+ * Each tab has a module and a section in index.html. Its `open(id, query)` and `close()` start and stop the polling.
  * The property `needs` names the group whose members may use the tab.
  *
  * Some tabs have more modules: `order` and `export`, `machine` and `storage`, `preview` and `changes`, and `handled`.
@@ -66,7 +65,6 @@ function route({ byHand = true } = {}) {
   shownTitle = title;
 }
 
-/** If the user has no permission to see a tab, shows an explanation instead of the tab. */
 function showAllowed(view, tab) {
   const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
   view.querySelector(":scope > .forbidden")?.remove();
@@ -76,7 +74,7 @@ function showAllowed(view, tab) {
   forbidden(place, name);
 }
 
-/** Updates the page after a user signs in, or after the user's groups change. */
+/** Updates the page after a sign-in, or after the user's groups change. */
 function showPerson(now) {
   $("gate").hidden = Boolean(now);
   $("app").hidden = !now;

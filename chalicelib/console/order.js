@@ -71,7 +71,7 @@ const readFields = () => ({
   note: note.value.trim() || null,
 });
 
-/** Shows each problem beside its field, or below the fields if the problem belongs to no field. */
+/** Shows each problem beside its field, or below the fields if it belongs to none. */
 function showProblems(problems) {
   const inputs = [...fields.parentElement.querySelectorAll("[data-field]")];
   const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
@@ -90,7 +90,6 @@ function showProblems(problems) {
   $("order-problem").textContent = others
     .map(({ field, message }) => (field ? `${field}: ${message}` : message))
     .join("; ");
-  $("order-problem").hidden = !others.length;
   fields.parentElement.querySelector("[aria-invalid]")?.focus();
 }
 

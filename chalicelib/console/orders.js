@@ -30,6 +30,7 @@ let recent = [];
 let polls;
 
 const today = () => dayOf(midnight());
+const wantedDay = () => chosen || today();
 const isOpen = ({ status }) => OPEN.includes(status);
 const waited = ({ placedAt }) => now() - Date.parse(placedAt);
 
@@ -58,10 +59,9 @@ function merge(found) {
     const isOfDay = dayOf(new Date(order.placedAt)) === day;
     if (isOfDay && !(byId.get(order.orderID)?.version > order.version)) byId.set(order.orderID, order);
   }
-  for (const order of pending.filter(({ orderID }) => byId.has(orderID))) {
-    pending = pending.filter((each) => each !== order);
-    announce(`The order for ${order.customerID} is stored.`);
-  }
+  const isStored = ({ orderID }) => byId.has(orderID);
+  for (const { customerID } of pending.filter(isStored)) announce(`The order for ${customerID} is stored.`);
+  pending = pending.filter((order) => !isStored(order));
 }
 
 async function load(signal) {
@@ -93,8 +93,8 @@ async function lookBack(signal) {
 }
 
 const poll = new Poll(async (signal, retry) => {
-  if (day !== (chosen || today())) {
-    day = chosen || today();
+  if (day !== wantedDay()) {
+    day = wantedDay();
     byId.clear();
     problems.clear();
     isLoaded = false;
@@ -226,7 +226,6 @@ function actions(order) {
   ];
 }
 
-/** Changes the status of an order, step by step, while the pressed button is busy. */
 async function tap(order, pressed, ...steps) {
   const { orderID, customerID } = order;
   if (busy.has(orderID)) return;
@@ -260,7 +259,7 @@ search.addEventListener("input", () => {
   linkDays();
   show();
 });
-$("orders-export").addEventListener("click", () => openExport(chosen || today()));
+$("orders-export").addEventListener("click", () => openExport(wantedDay()));
 done.addEventListener("toggle", () => {
   show();
   poll.now();
@@ -294,7 +293,7 @@ export const orders = {
     query = given.get("q")?.trim() ?? "";
     if (search.value.trim() !== query) search.value = query;
     picker.max = today();
-    picker.value = chosen || today();
+    picker.value = wantedDay();
     linkDays();
     $("orders-after").hidden = $("orders-today").hidden = !chosen;
     polls = 0;

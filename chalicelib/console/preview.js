@@ -154,16 +154,12 @@ const OUTCOMES = {
     refusal("Nothing was imported"),
     part("differences", "What is different", changeList(...upload.differences.map(difference))),
   ],
-  REFUSED: () =>
-    [
-      refusal("This file cannot be imported"),
-      upload.looksLike &&
-        part(
-          "samples",
-          "Names, read as Windows-1252",
-          changeList(...upload.samples.map((each) => changeRow({}, h("p", h("bdi", each))))),
-        ),
-    ].filter(Boolean),
+  REFUSED: () => {
+    const reason = refusal("This file cannot be imported");
+    if (!upload.looksLike) return [reason];
+    const samples = upload.samples.map((each) => changeRow({}, h("p", h("bdi", each))));
+    return [reason, part("samples", "Names, read as Windows-1252", changeList(...samples))];
+  },
 };
 
 function undoable() {
@@ -212,27 +208,30 @@ const DECISIONS = {
       : [],
 };
 
-/** Requests an action on the upload that is shown. Repeating the request is safe. */
-async function act(pressed, work, body = {}) {
+/** Requests `work` on an upload, and then calls `done`. Repeating the request is safe. */
+async function request(pressed, id, work, body, problem, done) {
   if (pressed.ariaBusy === "true") return;
   pressed.ariaBusy = "true";
-  const id = opened;
-  $("upload-problem").hidden = true;
+  const shown = opened;
+  problem.textContent = "";
   try {
     const answer = await post(`${path(id)}/${work}`, body, { again: true });
-    if (id !== opened) return;
+    if (shown === opened) done(answer);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (shown === opened) problem.textContent = error.message;
+  } finally {
+    pressed.ariaBusy = "false";
+  }
+}
+
+async function act(pressed, work, body = {}) {
+  await request(pressed, opened, work, body, $("upload-problem"), (answer) => {
     upload = answer;
     show();
     $("upload-title").focus();
     scrollTo(0, 0);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    if (id !== opened) return;
-    $("upload-problem").textContent = error.message;
-    $("upload-problem").hidden = false;
-  } finally {
-    pressed.ariaBusy = "false";
-  }
+  });
   watch.now();
 }
 
@@ -250,26 +249,18 @@ export function askUndo({ uploadId, filename }, place, done) {
     ": beans that it changed get their earlier values back, and beans that it added are removed. " +
       "Beans that somebody has changed since stay as they are, and the result names them.",
   );
-  $("undo-problem").hidden = true;
+  $("undo-problem").textContent = "";
   openDialog(dialog);
 }
 
-$("undo-yes").addEventListener("click", async ({ currentTarget: yes }) => {
-  if (yes.ariaBusy === "true") return;
-  yes.ariaBusy = "true";
+$("undo-yes").addEventListener("click", ({ currentTarget }) => {
   const { uploadId, place, done } = asked;
-  try {
-    notice(await post(`${path(uploadId)}/undo`, {}, { again: true }));
+  request(currentTarget, uploadId, "undo", {}, $("undo-problem"), (answer) => {
+    notice(answer);
     dialog.close();
     place.focus();
     done();
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    $("undo-problem").textContent = error.message;
-    $("undo-problem").hidden = false;
-  } finally {
-    yes.ariaBusy = "false";
-  }
+  });
 });
 
 export const preview = {
@@ -280,7 +271,7 @@ export const preview = {
       upload = known ?? null;
       for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
       $("upload-state").replaceChildren();
-      $("upload-problem").hidden = true;
+      $("upload-problem").textContent = "";
       $("upload-title").textContent = known?.filename ?? "Upload";
     }
     opened = uploadId;

@@ -35,8 +35,7 @@ let again = null;
 form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
 onSubmit(form, async () => {
   const { kind, mode, href } = again ?? Object.fromEntries(new FormData(form));
-  const problem = $("report-problem");
-  problem.hidden = true;
+  $("report-problem").textContent = "";
   try {
     // The list of reports omits the mode.
     const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
@@ -44,8 +43,7 @@ onSubmit(form, async () => {
     location.hash = `#reports/${reportId}`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    problem.textContent = error.message;
-    problem.hidden = false;
+    $("report-problem").textContent = error.message;
   }
 });
 

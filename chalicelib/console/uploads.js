@@ -1,4 +1,4 @@
-/** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. The module `preview` shows one upload. */
+/** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. */
 import { ApiError, get, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
@@ -206,7 +206,7 @@ function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }) {
     "li.row",
     icon("upload"),
     h("div", link, h("span.status"), h("span.soft.reason")),
-    h("p.act", h("button", { type: "button", "aria-label": `Undo ${filename}`, onclick: undo }, icon("undo"), "Undo")),
+    h("p.act", h("button", { "aria-label": `Undo ${filename}`, onclick: undo }, icon("undo"), "Undo")),
     h("p.who", uploadedBy ? h("bdi", `by ${uploadedBy}`) : "put straight into S3"),
     h("p.when", time(uploadedAt)),
   );
