@@ -116,7 +116,7 @@ export class Listing {
   }
 
   async #refresh(signal, retry) {
-    const { what, state, key, load } = this.#given;
+    const { what, state, load } = this.#given;
     const place = { state, what, isVisible: this.#items !== null, retry, signal };
     const page = await loaded(place, () => load({}, signal));
     const unknown = this.#without(this.items, page.items);

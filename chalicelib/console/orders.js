@@ -1,6 +1,6 @@
 /** Shows the Orders tab: the open orders of a day, oldest first, and below them the orders that are done. */
 import { get } from "./api.js";
-import { $, announce, button, fillOnce, h, icon, keyed } from "./dom.js";
+import { $, announce, button, fillOnce, h, icon, isChanged, keyed } from "./dom.js";
 import { dayOf, openExport, range, startOf } from "./export.js";
 import { clock, counted, midnight, moment, now, number } from "./format.js";
 import { empty, loaded } from "./listing.js";
@@ -185,9 +185,7 @@ function fillRow(row, order) {
   if (row.querySelector("a")) row.querySelector("a").href = link.href;
   const late = !status && waited(order) > LONG && "Takes longer than a minute. A failed order appears under Dead letters.";
   const problem = late || problems.get(orderID);
-  const state = [status, version, problem].join();
-  if (row.dataset.state === state) return;
-  row.dataset.state = state;
+  if (!isChanged(row, [status, version, problem].join())) return;
   row.className = status ?? "waits";
   const placed = new Date(placedAt);
   const items = summary(order.items);

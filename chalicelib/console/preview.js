@@ -50,15 +50,16 @@ const summary = ({ new: added, updated, unchanged, bad }) =>
 
 const rowsSoFar = ({ rowsRead }) => (rowsRead ? `${counted(rowsRead, "row")} so far` : "");
 
+function keptNames({ kept, keptBeans }, most) {
+  const names = keptBeans.slice(0, most).map(beanName);
+  return kept > names.length ? [...names, `${number(kept - names.length)} more`] : names;
+}
+
 /** Returns a line of text about an upload for the list of uploads. */
 export function about(upload) {
   const { counts, reason, undo } = upload;
   if (isMoving(upload)) return rowsSoFar(upload);
-  if (undo?.kept) {
-    const names = undo.keptBeans.slice(0, KEPT_NAMED).map(beanName);
-    if (undo.kept > names.length) names.push(`${number(undo.kept - names.length)} more`);
-    return `Changed since the import, so kept: ${names.join("; ")}`;
-  }
+  if (undo?.kept) return `Changed since the import, so kept: ${keptNames(undo, KEPT_NAMED).join("; ")}`;
   return reason ?? (counts ? summary(counts) : "");
 }
 
@@ -138,9 +139,8 @@ const OUTCOMES = {
     ...unused(),
   ],
   UNDONE: () => {
-    const { requestedBy, undoneAt, kept, keptBeans } = upload.undo;
-    const names = keptBeans.map((each) => h("li", h("bdi", beanName(each))));
-    if (kept > names.length) names.push(h("li", `${number(kept - names.length)} more`));
+    const { requestedBy, undoneAt, kept } = upload.undo;
+    const names = keptNames(upload.undo).map((name) => h("li", h("bdi", name)));
     return [
       callout(
         "good",
@@ -176,7 +176,11 @@ const decision = (words, ...buttons) => [
   h(
     "div.card.decision",
     h("p", ...words),
-    h("p.buttons", ...buttons, button(buttons.length ? "Cancel" : "Close", leave)),
+    h(
+      "p.buttons",
+      ...buttons,
+      button(buttons.length ? "Cancel" : "Close", () => (location.hash = "#uploads")),
+    ),
   ),
 ];
 const primary = (text, work, body) => button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");

@@ -1,7 +1,7 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
 import { traceLink } from "./config.js";
-import { $, announce, badge, button, entitle, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
+import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -96,8 +96,7 @@ function makeReport({ reportId, kind, startedAt, href }) {
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
-  if (status.dataset.status !== report.status) status.replaceChildren(badgeOf(report.status));
-  status.dataset.status = report.status;
+  if (isChanged(status, report.status)) status.replaceChildren(badgeOf(report.status));
   element.querySelector(".act").hidden = STATUS[report.status][0] !== "bad";
   element.querySelector(".who").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }

@@ -1,6 +1,6 @@
 /** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. */
 import { ApiError, get, post } from "./api.js";
-import { $, announce, button, h, icon, keyed } from "./dom.js";
+import { $, announce, button, h, icon, isChanged, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { number, now, size, time } from "./format.js";
 import { Listing } from "./listing.js";
@@ -146,8 +146,7 @@ function updateSending(element, sending) {
   progress.hidden = isFailed;
   if (step === "waiting") progress.removeAttribute("value");
   else progress.value = sent;
-  if (outcome.dataset.step === step) return;
-  outcome.dataset.step = step;
+  if (!isChanged(outcome, step)) return;
   if (step === "waiting") outcome.replaceChildren(h("a", { href: `#uploads/${uploadId}` }, "Open the preview"));
   // Status 400 means that the file is invalid, so a retry would not help.
   else if (isFailed && error.status !== 400) outcome.replaceChildren(button("Try again", () => send(sending)));
@@ -213,9 +212,7 @@ function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }) {
 }
 
 function updateUpload(element, upload) {
-  const content = JSON.stringify(upload);
-  if (element.dataset.content === content) return;
-  element.dataset.content = content;
+  if (!isChanged(element, JSON.stringify(upload))) return;
   element.querySelector(".status").replaceChildren(badge(upload));
   element.querySelector(".reason").textContent = about(upload);
   element.querySelector(".act").hidden = !canUndo(upload);
