@@ -1,19 +1,21 @@
 /** Creates and updates HTML and SVG elements. Text is never parsed as HTML. */
-const maker = (create) => (kind, ...given) => {
-  const [tag, ...classes] = kind.split(".");
-  const element = create(tag);
-  if (classes.length) element.setAttribute("class", classes.join(" "));
-  const hasProperties = Object.getPrototypeOf(given[0] ?? "") === Object.prototype;
-  const properties = hasProperties ? given.shift() : {};
-  for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null || value === false) continue;
-    if (name === "text") element.textContent = value;
-    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...given.flat().filter((child) => child !== null && child !== undefined && child !== false));
-  return element;
-};
+const maker =
+  (create) =>
+  (kind, ...given) => {
+    const [tag, ...classes] = kind.split(".");
+    const element = create(tag);
+    if (classes.length) element.setAttribute("class", classes.join(" "));
+    const hasProperties = Object.getPrototypeOf(given[0] ?? "") === Object.prototype;
+    const properties = hasProperties ? given.shift() : {};
+    for (const [name, value] of Object.entries(properties)) {
+      if (value === undefined || value === null || value === false) continue;
+      if (name === "text") element.textContent = value;
+      else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...given.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    return element;
+  };
 
 /**
  * Returns an HTML element, as in `h("p.hint", "text", element)` or `h("a", { href, onclick }, …)`.
@@ -30,7 +32,11 @@ export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type
 export const $ = (id) => document.getElementById(id);
 
 const picture = (kind, width, height) => (name) =>
-  s(`svg.${kind}`, { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, s("use", { href: `#${kind}-${name}` }));
+  s(
+    `svg.${kind}`,
+    { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+    s("use", { href: `#${kind}-${name}` }),
+  );
 
 // These functions return the icon or drawing called `name` in index.html. Screen readers ignore it.
 export const icon = picture("icon", 24, 24);
@@ -41,6 +47,10 @@ for (const element of document.querySelectorAll("[data-icon]")) element.prepend(
 export const ICONS = { good: "done", bad: "alarm" };
 
 export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(ICONS[kind]) : null, text);
+
+/** Returns a radio button with its label. */
+export const choice = (properties, ...content) =>
+  h("label", h("input", { type: "radio", ...properties }), h("span", ...content));
 
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
 export function link(url, ...children) {
@@ -86,11 +96,16 @@ export function keyed(parent, items, key, make, update = () => {}) {
   }
 }
 
-/** Replaces the content of the element `id` only if `state` has changed, to avoid flicker and preserve the focus. */
+/** Returns whether the `state` that an element shows is a new one. Filling it again would flicker and lose the focus. */
+export function isChanged(element, state) {
+  const before = element.dataset.state;
+  element.dataset.state = state;
+  return before !== element.dataset.state;
+}
+
+/** Replaces the content of the element `id` only if `state` has changed. */
 export function fillOnce(id, state, make) {
-  if ($(id).dataset.state === state) return;
-  $(id).dataset.state = state;
-  $(id).replaceChildren(...make());
+  if (isChanged($(id), state)) $(id).replaceChildren(...make());
 }
 
 /** Returns an HTML section with a heading. */

@@ -1,16 +1,11 @@
 /**
  * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
- * Each tab has a JavaScript module and a section in index.html.
- * For each tab, `open(id, query)` starts the polling, and `close()` stops the polling.
+ * Each tab has a module and a section in index.html. Its `open(id, query)` and `close()` start and stop the polling.
  * The property `needs` names the group whose members may use the tab.
  *
- * The tabs are `today`, `orders` (with `order` and `export`), `reports` (with `machine` and `storage`),
- * `uploads` (with `preview` and `changes`), `inbox` and `dead-letters`.
- * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
- * The module `counts` shows in the navigation what the user has not looked at.
- * Tabs send requests with the module `api`. It uses `sign-in` for tokens and `connection` for retries.
- * The module `kept` stores values that must survive a page reload.
+ * Some tabs have more modules: `order` and `export`, `machine` and `storage`, `preview` and `changes`, and `handled`.
+ * Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
  */
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
@@ -70,18 +65,16 @@ function route({ byHand = true } = {}) {
   shownTitle = title;
 }
 
-/** If the user has no permission to see a tab, shows an explanation instead of the tab. */
 function showAllowed(view, tab) {
   const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
   view.querySelector(":scope > .forbidden")?.remove();
   view.classList.toggle("closed", !allowed(tab));
   if (allowed(tab)) return;
-  const place = h("div.forbidden");
-  view.append(place);
+  const place = view.appendChild(h("div.forbidden"));
   forbidden(place, name);
 }
 
-/** Updates the page after a user signs in, or after the user's groups change. */
+/** Updates the page after a sign-in, or after the user's groups change. */
 function showPerson(now) {
   $("gate").hidden = Boolean(now);
   $("app").hidden = !now;

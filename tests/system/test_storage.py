@@ -49,7 +49,9 @@ def test_a_listing_gives_the_exact_total_and_its_page_opens(system: System, buck
     assert summary["message"] == f"Total size of all buckets: {summary['totalBytes'] / 1e6:.1f} MB"
     assert (summary["errors"], summary["mode"], summary["partial"]) == ([], "listing", False)
     assert bucket in system.request("GET", report["url"]).text
-    assert summary["message"] in system.notification(report["reportId"], "storage")["message"]
+    notification = system.notification(report["reportId"], "storage")
+    assert summary["message"] in notification["message"]
+    assert notification["facts"]["totalBytes"] == summary["totalBytes"]
 
 
 def test_daily_metrics_give_the_total_over_every_storage_type(system: System, bucket: str) -> None:
