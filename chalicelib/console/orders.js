@@ -4,7 +4,7 @@ import { $, announce, button, fillOnce, h, icon, keyed } from "./dom.js";
 import { dayOf, openExport, range, startOf } from "./export.js";
 import { clock, counted, midnight, moment, now, number } from "./format.js";
 import { empty, loaded } from "./listing.js";
-import { askToCancel, change, closeOrder, onOrder, onPlaced, showOrder, summary } from "./order.js";
+import { askToCancel, change, closeDialogs, onOrder, onPlaced, showOrder, summary } from "./order.js";
 import { Poll } from "./poll.js";
 
 const SECONDS = 4;
@@ -85,8 +85,7 @@ async function lookBack(signal) {
   const before = dayOf(startOf(today(), -1));
   const [found] = chosen ? [[]] : await all({ ...range(before), status: OPEN }, signal);
   const link = h("a", { href: `#orders?day=${before}` }, `${counted(found.length, "order")} from yesterday`);
-  const callout = h("p.callout", h("span", link, found.length === 1 ? " is still open." : " are still open."));
-  $("orders-yesterday").replaceChildren(...(found.length ? [callout] : []));
+  $("orders-yesterday").replaceChildren(...(found.length ? [h("p.callout", "Still open: ", link)] : []));
   if (recent.length) return;
   recent = (await get("orders", { limit: 100 }, signal)).orders;
   show();
@@ -253,7 +252,8 @@ function linkDays() {
 }
 
 const [picker, search] = [$("orders-day"), $("orders-search")];
-picker.addEventListener("change", () => (location.hash = address("", { day: picker.value })));
+// While the user types a year, it first has leading zeros.
+picker.addEventListener("change", () => picker.value > "1" && (location.hash = address("", { day: picker.value })));
 search.addEventListener("input", () => {
   query = search.value.trim();
   history.replaceState(null, "", address());
@@ -301,10 +301,10 @@ export const orders = {
     poll.start();
     if (isLoaded) show();
     if (orderID) showOrder(orderID);
-    else closeOrder();
+    else closeDialogs();
   },
   close() {
     poll.stop();
-    closeOrder();
+    closeDialogs();
   },
 };
