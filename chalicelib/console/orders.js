@@ -20,9 +20,9 @@ let chosen = "";
 let query = "";
 const byId = new Map();
 let day, isLoaded, isCut;
-// Holds the orders that were placed on this page, and are not stored yet.
+// Holds the orders from this page that are not stored yet.
 let pending = [];
-// Holds an explanation for each order whose last change failed.
+// Explains for an order why its last change failed.
 const problems = new Map();
 const busy = new Set();
 // These orders are also used for suggestions.
@@ -146,6 +146,7 @@ function show() {
   const doneRows = sorted(finished, "changedAt").reverse();
   heading.textContent = words(rows.length, opened.length, "open");
   done.firstElementChild.textContent = words(doneRows.length, finished.length, "done");
+  heading.hidden = !isLoaded;
   done.hidden = !finished.length;
   if (!chosen) rows.push(...pending);
   open.hidden = !rows.length;
@@ -160,7 +161,7 @@ function show() {
   suggest("order-menu", known.flatMap(({ items }) => items.map(({ item }) => item)));
 }
 
-/** Keeps the focus in its row, or moves it to the row that takes the place of this row. */
+/** Keeps the focus in its row, or moves it to the next row. */
 function keepFocus(update) {
   const [body] = open.tBodies;
   const focused = document.activeElement;
@@ -225,7 +226,7 @@ function actions(order) {
   ];
 }
 
-/** Changes the status of an order, step by step, while the pressed button is busy. */
+/** Changes the status of an order in steps, while the pressed button is busy. */
 async function tap(order, pressed, ...steps) {
   const { orderID, customerID } = order;
   if (busy.has(orderID)) return;
