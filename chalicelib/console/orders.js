@@ -25,7 +25,7 @@ let pending = [];
 // Explains for an order why its last change failed.
 const problems = new Map();
 const busy = new Set();
-// These orders are also used for suggestions.
+// More orders for the suggestions.
 let recent = [];
 let polls;
 
@@ -253,7 +253,7 @@ function linkDays() {
 }
 
 const [picker, search] = [$("orders-day"), $("orders-search")];
-// While the user types a year, it first has leading zeros.
+// A year that is being typed has leading zeros.
 picker.addEventListener("change", () => picker.value > "1" && (location.hash = address("", { day: picker.value })));
 search.addEventListener("input", () => {
   query = search.value.trim();
