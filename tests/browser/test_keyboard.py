@@ -34,12 +34,12 @@ FOCUSED = """() => {
 }"""
 
 
-def tab_to(place: Locator) -> None:
-    """Presses the Tab key until the element ``place`` has the focus."""
+def tab_to(place: Locator, key: str = "Tab") -> None:
+    """Presses the Tab key, or Shift+Tab, until the element ``place`` has the focus."""
     for _ in range(MOST):
         if place.evaluate("(element) => element === document.activeElement"):
             return
-        place.page.keyboard.press("Tab")
+        place.page.keyboard.press(key)
     raise AssertionError(f"Tab does not reach {place}")
 
 
@@ -72,7 +72,8 @@ def test_from_signing_in_to_an_order_and_back_without_a_mouse(visit: Visit, staf
     keyboard.type("Tea")
     tab_to(console.page.get_by_role("button", name="Place the order"))
     keyboard.press("Enter")
-    tab_to(console.page.get_by_role("searchbox"))
+    expect(console.page.get_by_label("Customer", exact=True)).to_be_focused()
+    tab_to(console.page.get_by_role("searchbox"), "Shift+Tab")
     keyboard.type(customer)
     mine = order_row(console, customer).get_by_role("link")
     tab_to(mine)
