@@ -197,7 +197,7 @@ export async function showOrder(orderID) {
   }
 }
 
-export const closeOrder = () => dialog.close();
+export const closeDialogs = () => document.querySelectorAll("#view-orders dialog").forEach((each) => each.close());
 
 /** Shows an order. If there is a `problem`, the fields keep what the user wrote. */
 function fill(order, problem) {
