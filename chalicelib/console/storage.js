@@ -10,21 +10,17 @@ const LOOKED_AT = 6;
 
 export const MODES = { listing: "Counted object by object", metrics: "CloudWatch's daily figures" };
 
+// The summary of a finished report never changes.
 const finished = new Map();
 let newest = {};
 let chosen = null;
-
-async function summaryOf(href, signal) {
-  // The summary of a finished report never changes.
-  if (!finished.has(href)) finished.set(href, (await get(href.slice(1), {}, signal)).summary);
-  return finished.get(href);
-}
 
 async function newestOfEachMode(signal) {
   const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
   const byMode = {};
   for (const { href } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
-    const summary = await summaryOf(href, signal);
+    if (!finished.has(href)) finished.set(href, (await get(href.slice(1), {}, signal)).summary);
+    const summary = finished.get(href);
     byMode[summary.mode] ??= { href, summary };
     if (byMode.listing && byMode.metrics) break;
   }
