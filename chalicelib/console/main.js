@@ -70,8 +70,7 @@ function showAllowed(view, tab) {
   view.querySelector(":scope > .forbidden")?.remove();
   view.classList.toggle("closed", !allowed(tab));
   if (allowed(tab)) return;
-  const place = view.appendChild(h("div.forbidden"));
-  forbidden(place, name);
+  forbidden(view.appendChild(h("div.forbidden")), name);
 }
 
 /** Updates the page after a sign-in, or after the user's groups change. */

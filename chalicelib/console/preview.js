@@ -183,7 +183,8 @@ const decision = (words, ...buttons) => [
     ),
   ),
 ];
-const primary = (text, work, body) => button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
+const primary = (text, work, body = {}) =>
+  button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
@@ -229,7 +230,7 @@ async function request(pressed, id, work, body, problem, done) {
   }
 }
 
-async function act(pressed, work, body = {}) {
+async function act(pressed, work, body) {
   await request(pressed, opened, work, body, $("upload-problem"), (answer) => {
     upload = answer;
     show();

@@ -85,7 +85,7 @@ export function bars(summary) {
   ].filter(Boolean);
 }
 
-/** Returns the total size and the number of buckets without a figure. If there are no figures, the size is unknown. */
+/** Returns the total size, and how many buckets have no figure. */
 function total({ asOf, totalBytes, bucketCount, bucketsWithoutFigure: without, errors, partial, mode }) {
   const missing = without ? `. CloudWatch has no figure for ${counted(without, "bucket")} (empty or new)` : "";
   if (!asOf) return [h("b", without || errors.length ? "Size unknown" : "No buckets"), missing];

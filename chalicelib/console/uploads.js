@@ -21,7 +21,7 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 // --- Sending
 
 // Holds the files to send, newest first, as `{ id, file, isOnly, step, sent, uploadId, error, since }`.
-// A file's `step` is asking, sending, waiting or failed. A file leaves this list when the list of uploads shows it.
+// A `step` is asking, sending, waiting or failed. A file leaves when the list of uploads shows it.
 let sendings = [];
 let lastId = 0;
 let queue = Promise.resolve();
@@ -52,11 +52,11 @@ async function send(sending) {
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
         if (tries === TRIES) throw new ApiError(0, "S3 cannot be reached. Check the network, and try again.");
-        // The upload waits until the connection is back. The signed form can be reused for the same object key.
         reportLost();
         sending.step = "asking";
         showSendings();
         await untilConnected();
+        // Until it expires, the signed form can be reused.
         if (Date.parse(place.expiresAt) < now() + 60_000) place = await signed(sending.file);
       }
     }
