@@ -109,8 +109,8 @@ function aboutFile() {
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
     ...(uploadedAt ? [", ", time(uploadedAt)] : []),
-    bytes ? `, ${size(bytes)}` : "",
-    encoding ? `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}` : "",
+    bytes && `, ${size(bytes)}`,
+    encoding && `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}`,
     traceLink(upload.key),
   ];
 }
@@ -123,10 +123,10 @@ const progress = (text) => () => [
   h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
 ];
 
-const unused = () =>
-  upload.unusedColumns.length
-    ? [h("div.callout", h("p", "Columns that are not used: ", h("b", upload.unusedColumns.join(", "))))]
-    : [];
+const unused = () => {
+  const columns = upload.unusedColumns.join(", ");
+  return [columns && h("div.callout", h("p", "Columns that are not used: ", h("b", columns)))];
+};
 
 const OUTCOMES = {
   WAITING: progress("Waiting for the file to arrive …"),

@@ -61,7 +61,7 @@ export function asOf(summary) {
   return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "date" : "short")];
 }
 
-/** Renders the total size and the bars from the summary of a storage report. */
+/** Returns the total size and the bars of a storage report. */
 export function bars(summary) {
   const { buckets, errors, partial } = summary;
   const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));
