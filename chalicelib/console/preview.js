@@ -275,8 +275,7 @@ export const preview = {
       dialog.close();
       upload = known ?? null;
       for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
-      $("upload-state").replaceChildren();
-      $("upload-problem").textContent = "";
+      for (const place of ["state", "problem"]) $(`upload-${place}`).replaceChildren();
       $("upload-title").textContent = known?.filename ?? "Upload";
     }
     opened = uploadId;
