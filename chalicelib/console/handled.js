@@ -1,5 +1,5 @@
 /** Shows the dead letters that a person put back or discarded, and what became of them. */
-import { $, announce, badge, h, icon, keyed } from "./dom.js";
+import { $, announce, badge, h, icon, isChanged, keyed } from "./dom.js";
 import { counted, fileNames, inZone, now, time, visible } from "./format.js";
 
 // Maps each kind of dead letter to its name in the plural and its icon.
@@ -33,7 +33,8 @@ const FASTEST_SECONDS = 2.5;
 export const titleOf = ({ kind, what }) => inZone(kind === "upload" ? fileNames(what) : what);
 export const iconOf = ({ kind }) => (KINDS[kind] ?? KINDS.unknown)[1];
 const keyOf = ({ letter, at }) => `${letter} ${at}`;
-const nameOf = (state) => (STATES[state] ?? STATES.UNKNOWN)[0];
+const styled = (state) => STATES[state] ?? STATES.UNKNOWN;
+const nameOf = (state) => styled(state)[0];
 const isMoving = ({ state }) => state === "ON_ITS_WAY";
 
 /** Returns the content of a message as text in a box that scrolls. */
@@ -42,13 +43,10 @@ export const messageOf = ({ content, what }) => [
   content.endsWith("…") && h("p.hint", "The message is longer. This is its beginning."),
 ];
 
-export const unfoldingMessage = (letter, ...before) =>
-  h(
-    "details",
-    h("summary", "Show the message", h("span.unseen", ` of ${letter.what}`)),
-    ...before,
-    ...messageOf(letter),
-  );
+export function unfoldingMessage(letter, ...before) {
+  const summary = h("summary", "Show the message", h("span.unseen", ` of ${letter.what}`));
+  return h("details", summary, ...before, ...messageOf(letter));
+}
 
 // The handled letters that were last read, and the keys of those that were on their way.
 let shown = [];
@@ -80,25 +78,19 @@ const countStates = (letters) =>
 function makeHandled(each) {
   const { why, tries, by, at, state } = each;
   const reason = [inZone(why), tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
+  const message = unfoldingMessage(each, h("p.soft", "It had failed: ", ...reason));
   return h(
     "li.row",
     icon(iconOf(each)),
-    h(
-      "div",
-      h("b", titleOf(each)),
-      h("span.status"),
-      h("span.fate.soft"),
-      unfoldingMessage(each, h("p.soft", "It had failed: ", ...reason)),
-    ),
+    h("div", h("b", titleOf(each)), h("span.status"), h("span.fate.soft"), message),
     h("p.who", state === "DISCARDED" ? "discarded" : "put back", by ? [" by ", h("bdi", by)] : ""),
     h("p.when", time(at)),
   );
 }
 
 function update(element, { kind, state }) {
-  if (element.dataset.state === state) return;
-  element.dataset.state = state;
-  const [name, style] = STATES[state] ?? STATES.UNKNOWN;
+  if (!isChanged(element, state)) return;
+  const [name, style] = styled(state);
   element.querySelector(".status").replaceChildren(badge(style, name));
   element.querySelector(".fate").textContent =
     FATES[kind === "report" && state === "FAILED_AGAIN" ? "REPORT_FAILED" : state] ?? "";

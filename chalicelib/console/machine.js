@@ -5,7 +5,7 @@
  * The picture runs from left to right on a wide page, and from top to bottom on a narrow page.
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
-import { button, h, keyed, s } from "./dom.js";
+import { button, h, isChanged, keyed, s } from "./dom.js";
 import { counted, duration, now } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
@@ -208,7 +208,12 @@ function pathBetween(from, to, kind, isDown) {
   let points;
   if (kind === "catch") {
     const detour = to[near] - 12;
-    points = [[from[middle], from[far]], [from[middle], detour], [to[middle], detour], [to[middle], to[near]]];
+    points = [
+      [from[middle], from[far]],
+      [from[middle], detour],
+      [to[middle], detour],
+      [to[middle], to[near]],
+    ];
   } else if (to[begin] < from[begin]) {
     // A line back to an earlier state goes around both boxes, and past the boxes of the rows between them.
     const detour = Math.max(from[far], to[far]) + 14;
@@ -217,13 +222,24 @@ function pathBetween(from, to, kind, isDown) {
     points = [
       [from[middle], from[far]],
       [from[middle], detour],
-      ...(hasRowsBetween ? [[aside, detour], [aside, below], [to[middle], below]] : [[to[middle], detour]]),
+      ...(hasRowsBetween
+        ? [
+            [aside, detour],
+            [aside, below],
+            [to[middle], below],
+          ]
+        : [[to[middle], detour]]),
       [to[middle], to[far]],
     ];
   } else {
     // Lines to a later row turn near their start, and all other lines turn near their end.
     const turn = to[lane] > from[lane] ? from[end] + GAP / 2 : to[begin] - GAP / 2;
-    points = [[from[end], from[lane]], [turn, from[lane]], [turn, to[lane]], [to[begin], to[lane]]];
+    points = [
+      [from[end], from[lane]],
+      [turn, from[lane]],
+      [turn, to[lane]],
+      [to[begin], to[lane]],
+    ];
   }
   return rounded(points.map(([along, across]) => (isDown ? [across, along] : [along, across])));
 }
@@ -243,9 +259,7 @@ function rounded(points) {
 
 function showStep(element, state) {
   const text = progressOf(state);
-  const content = text + state.error;
-  if (element.dataset.content === content) return;
-  element.dataset.content = content;
+  if (!isChanged(element, text + state.error)) return;
   element.className = state.status;
   element.replaceChildren(h("b", nameOf(state)), ` ${text}`, state.error ? h("p.problem", state.error) : "");
 }
