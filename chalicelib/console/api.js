@@ -4,16 +4,9 @@ import { serverTime } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { renew, token } from "./sign-in.js";
 
-// API Gateway may take 29 seconds to respond, so a request without retries times out after 30 seconds.
-// Requests with retries have a shorter time limit, because most responses arrive quickly.
-const PATIENCE_SECONDS = { again: 15, once: 30 };
 const TRIES = 4;
 
-/**
- * This error is thrown if the API returns an error or does not respond.
- * `status` is the HTTP status, or 0 if there was no response.
- * `problems` lists the invalid fields as `{ field, message }`.
- */
+/** An error of the API. `status` is 0 if it did not respond. `problems` lists invalid fields as `{ field, message }`. */
 export class ApiError extends Error {
   constructor(status, message, problems = []) {
     super(message);
@@ -29,9 +22,8 @@ export function get(path, parameters = {}, signal = undefined, isCsv = false) {
 }
 
 /**
- * Sends a POST request. If `key` (an Idempotency-Key) or `again` is set, retries until the API responds.
- * Set `again` only if repeating the request is safe.
- * If neither `key` nor `again` is set, a lost response causes an error with status 0.
+ * Sends a POST request. With a `key` (an Idempotency-Key), or `again` if repeating the request is safe, retries until
+ * the API responds. Otherwise, a lost response causes an error with status 0.
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
@@ -61,7 +53,7 @@ async function request(method, path, { body, key, signal, again = true, isCsv = 
     if (response.ok) return answer;
     const { status } = response;
     if ((status === 401 || status === 403) && !renewed) {
-      // The token may have expired, or the user's groups may have changed, so the next attempt uses a new token.
+      // The token may have expired, or the user's groups may have changed.
       renewed = true;
       if (await renew(idToken)) continue;
     }
@@ -80,7 +72,8 @@ function send(method, path, body, key, idToken, signal, again) {
   const headers = { Authorization: `Bearer ${idToken}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers["Idempotency-Key"] = key;
-  const patience = AbortSignal.timeout(PATIENCE_SECONDS[again ? "again" : "once"] * 1000);
+  // API Gateway may take 29 seconds. With retries, less is enough, because most responses arrive quickly.
+  const patience = AbortSignal.timeout(again ? 15_000 : 30_000);
   return fetch(path, {
     method,
     headers,
@@ -107,17 +100,15 @@ function pause(milliseconds, signal) {
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/** Returns a new Idempotency-Key. The key becomes an order or report id, so its characters are easy to read aloud. */
+/** Returns an Idempotency-Key. It becomes an order or report id, so its characters are easy to read aloud. */
 function newKey() {
   const letters = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => LETTERS[byte % 32]);
   return letters.join("").replace(/(.{4})(?=.)/g, "$1-");
 }
 
 /**
- * Sends the content of a form to the API with an Idempotency-Key.
- * If a response is lost, sending the same content again reuses its Idempotency-Key.
- * After a successful response, the next request gets a new Idempotency-Key.
- * The Idempotency-Key is saved under `name`, so it survives a page reload.
+ * Sends the content of a form with an Idempotency-Key. After a lost response, the same content reuses its key.
+ * The key is saved under `name`, so it survives a page reload.
  */
 export class Submission {
   #name;

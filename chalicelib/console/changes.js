@@ -7,8 +7,7 @@ import { loaded } from "./listing.js";
 const FIRST = 20;
 const MORE = 100;
 
-// Maps each kind of change to its title, its name in an upload's `counts`, its explanation, and a function that returns
-// the content of a row.
+// Maps each kind of change to its title, its name in an upload's `counts`, an explanation, and the content of its rows.
 const KINDS = {
   changed: ["Changed", "updated", "", ({ before, after }) => fields(before, after)],
   new: ["New", "new", "", ({ after }) => fields(null, after)],
@@ -26,7 +25,8 @@ const KINDS = {
   ],
 };
 
-/** Returns a bean's name, such as `Geisha (Café Altura, Arabica)`. */
+export const path = (uploadId) => `uploads/${encodeURIComponent(uploadId)}`;
+
 export const beanName = ({ supplier_name: supplier, type, product_name: product }) =>
   `${product} (${supplier}, ${type})`;
 
@@ -45,15 +45,15 @@ export const changeRow = (change, ...content) =>
     change.line !== undefined && h("p.when", `line ${number(change.line)}`),
   );
 
-function shown(name, value) {
-  if (value === null || value === "") return h("span.soft", "empty");
-  return h("bdi", name === "quantity" ? number(value) : value);
-}
+const isSet = (value) => value !== null && value !== "";
+
+const shown = (name, value) =>
+  isSet(value) ? h("bdi", name === "quantity" ? number(value) : value) : h("span.soft", "empty");
 
 /** Returns a bean's fields that differ, as `quantity 12 → 40`. If `before` is null, returns all fields that are set. */
 export function fields(before, after) {
   const names = ["quantity", "price", "description"].filter((name) =>
-    before ? before[name] !== after[name] : after[name] !== null && after[name] !== "",
+    before ? before[name] !== after[name] : isSet(after[name]),
   );
   const pair = (name) =>
     before
@@ -78,26 +78,25 @@ export function difference(each) {
   );
 }
 
-/** Returns the numbers of an upload, and a section for each kind of change. */
 export function changes({ uploadId, counts }) {
+  const kinds = Object.entries(KINDS).map(([kind, [title, name]]) => ({ kind, title, total: counts[name] }));
   // An import without a preview does not count the beans that the file does not mention.
-  const known = Object.entries(KINDS).filter(([, [, name]]) => counts[name] !== null);
-  const tiles = known.map(([kind, [title, name]]) => tile(title, counts[name], kind));
-  tiles.splice(2, 0, tile("Unchanged", counts.unchanged));
-  const kinds = Object.keys(KINDS).filter((kind) => counts[KINDS[kind][1]]);
-  return [h("dl.totals", ...tiles), ...kinds.map((kind) => section(uploadId, kind, counts[KINDS[kind][1]]))];
+  const tiles = kinds.filter(({ total }) => total !== null).map(tile);
+  tiles.splice(2, 0, tile({ title: "Unchanged", total: counts.unchanged }));
+  const sections = kinds.filter(({ total }) => total).map(({ kind, total }) => section(uploadId, kind, total));
+  return [h("dl.totals", ...tiles), ...sections];
 }
 
 /** Returns a tile with a number. Its title leads to the section about `kind`. */
-function tile(title, amount, kind) {
+function tile({ kind, title, total }) {
   const lead = (event) => {
     event.preventDefault();
     const heading = document.getElementById(`${kind}-title`);
     heading.scrollIntoView({ block: "start" });
     heading.focus({ preventScroll: true });
   };
-  const name = kind && amount ? h("a.whole", { href: location.hash, onclick: lead }, title) : title;
-  return h(kind === "bad" && amount ? "div.bad" : "div", h("dt", name), h("dd", number(amount)));
+  const name = kind && total ? h("a.whole", { href: location.hash, onclick: lead }, title) : title;
+  return h(kind === "bad" && total ? "div.bad" : "div", h("dt", name), h("dd", number(total)));
 }
 
 function section(uploadId, kind, total) {
@@ -106,14 +105,8 @@ function section(uploadId, kind, total) {
   const state = h("div");
   const more = button("Show more", load);
   const amount = h("span.hint");
-  const found = part(
-    kind,
-    [title, " ", h("span.soft", number(total))],
-    about && h("p", about),
-    state,
-    list,
-    h("p.more", more, " ", amount),
-  );
+  const foot = h("p.more", { hidden: true }, more, " ", amount);
+  const found = part(kind, [title, " ", h("span.soft", number(total))], about && h("p", about), state, list, foot);
   let next;
 
   async function load() {
@@ -122,13 +115,12 @@ function section(uploadId, kind, total) {
     const place = { state, what: "rows", isVisible: !isFirst, retry: load };
     try {
       const query = { change: kind, limit: isFirst ? FIRST : MORE, next };
-      const page = await loaded(place, () => get(`uploads/${encodeURIComponent(uploadId)}`, query));
+      const page = await loaded(place, () => get(path(uploadId), query));
       const rows = page.changes.map((each) => changeRow(each, content(each)));
-      state.replaceChildren();
       list.append(...rows);
       next = page.next;
       amount.textContent = `${number(list.childElementCount)} of ${number(total)}`;
-      more.parentElement.hidden = !next;
+      foot.hidden = !next;
       // No rows are kept of a file that was imported without a preview.
       found.hidden = !list.childElementCount;
       if (!isFirst) announce(`${number(rows.length)} more rows shown, ${amount.textContent}.`);
@@ -139,7 +131,6 @@ function section(uploadId, kind, total) {
     }
   }
 
-  more.parentElement.hidden = true;
   load();
   return found;
 }

@@ -6,7 +6,7 @@ const MOST_SECONDS = 15;
 const PATIENCE_SECONDS = 10;
 
 const listeners = [];
-let waiting = [];
+let back = Promise.withResolvers();
 // The state is "connected", "lost" while waiting for the next attempt to connect, or "asking" during an attempt.
 let state = "connected";
 let losses = 0;
@@ -22,8 +22,7 @@ function become(next, seconds) {
 }
 
 export function reportLost() {
-  if (state !== "connected") return;
-  wait();
+  if (state === "connected") wait();
 }
 
 function wait() {
@@ -42,15 +41,14 @@ export function reportAnswer() {
 
 function release() {
   if (state !== "connected") become("connected", null);
-  const resolved = waiting;
-  waiting = [];
-  resolved.forEach((resolve) => resolve());
+  back.resolve();
+  back = Promise.withResolvers();
 }
 
 /** Returns a promise that resolves when the connection is back. The caller can then retry its request. */
 export function untilConnected(signal) {
   return new Promise((resolve, reject) => {
-    waiting.push(resolve);
+    back.promise.then(resolve);
     signal?.addEventListener("abort", () => reject(signal.reason));
   });
 }

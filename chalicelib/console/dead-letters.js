@@ -1,9 +1,9 @@
 /** Shows the Dead letters tab. The tab lists failed messages, puts them back to be processed again, or discards them. */
 import { ApiError, get, post } from "./api.js";
 import { countLetters } from "./counts.js";
-import { $, h, icon, keyed, openDialog } from "./dom.js";
+import { $, choice, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
-import { KINDS, kindOf, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
+import { iconOf, KINDS, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
 import { empty, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
@@ -19,9 +19,9 @@ const NOT_PUT_BACK = "It could not be put back: ";
 // Maps the id of a dead letter to the reason why it could not be put back.
 const failures = new Map();
 
-const poll = new Poll(async (signal) => {
-  const state = $("dead-letters-state");
-  const place = { state, what: "dead letters", isVisible: shown !== null, retry: () => poll.now(), signal };
+const state = $("dead-letters-state");
+const poll = new Poll(async (signal, retry) => {
+  const place = { state, what: "dead letters", isVisible: shown !== null, retry, signal };
   shown = await loaded(place, () => get("dead-letters", { limit: 100 }, signal));
   show(shown);
   showHandled(shown.handled);
@@ -34,17 +34,13 @@ function show({ deadLetters, total }) {
   showKinds(counts, deadLetters.length);
   const listed = kind ? counts.get(kind) : deadLetters;
   countLetters(total);
-  if (total) $("dead-letters-state").replaceChildren();
-  else empty($("dead-letters-state"), "No dead letters", "Nothing waits for a person.");
-  const amount = kind ? listed.length : total;
-  $("dead-letters-about").textContent =
-    total > deadLetters.length
-      ? `The ${number(listed.length)} oldest of about ${number(total)}.`
-      : total
-        ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.`
-        : "";
+  if (!total) empty(state, "No dead letters", "Nothing waits for a person.");
+  const isCut = total > deadLetters.length;
+  const amount = kind || isCut ? listed.length : total;
+  const whole = amount ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.` : "";
+  $("dead-letters-about").textContent = isCut ? `The ${number(amount)} oldest of about ${number(total)}.` : whole;
   $("redrive-all").hidden = !total;
-  $("redrive-all").textContent = kind ? `Put all ${KINDS[kind].many} back` : "Put all back";
+  $("redrive-all").textContent = kind ? `Put all ${KINDS[kind][0]} back` : "Put all back";
   keyed($("dead-letters-list"), listed, (letter) => letter.id, makeLetter, updateLetter);
 }
 
@@ -58,53 +54,50 @@ function showKinds(counts, all) {
 }
 
 function makeChip(name) {
-  const { many, drawing } = name ? KINDS[name] : { many: "all", drawing: "letter" };
+  const [many, drawing] = name ? KINDS[name] : ["all", "letter"];
   const choose = () => {
     kind = name;
     show(shown);
   };
-  return h(
-    "label",
-    h("input", { type: "radio", name: "dead-letters-kind", value: name, onchange: choose }),
-    h("span", icon(drawing), h("span.kind", many), " ", h("bdi.soft")),
-  );
+  const properties = { name: "dead-letters-kind", value: name, onchange: choose };
+  return choice(properties, icon(drawing), h("span.kind", many), " ", h("bdi.soft"));
 }
 
 function makeLetter(letter) {
   const { what, why, since, tries } = letter;
-  const act = (verb, ask, style) =>
-    h(`button${style}`, { type: "button", "aria-label": `${verb}: ${what}`, onclick: () => ask(letter) }, verb);
+  const act = (verb, ask, style = "") =>
+    h(`button${style}`, { "aria-label": `${verb}: ${what}`, onclick: () => ask(letter) }, verb);
   return h(
     "li.row.bad",
-    icon(kindOf(letter).drawing),
+    icon(iconOf(letter)),
     h(
       "div",
       h("b", titleOf(letter)),
       h("span.problem.reason", inZone(why)),
       unfoldingMessage(letter),
-      h("p.problem.redrive-problem", { hidden: true }),
+      h("p.problem.redrive-problem"),
     ),
-    h("p.act.buttons", act("Put back", askRedrive, ""), act("Discard", askDiscard, ".quiet.low")),
+    h("p.act.buttons", act("Put back", askRedrive), act("Discard", askDiscard, ".quiet.low")),
     h("p.who", tries === null ? "" : counted(tries, "try", "tries")),
     h("p.when", time(since)),
   );
 }
 
 function updateLetter(element, letter) {
-  const note = element.querySelector(".redrive-problem");
-  note.hidden = !failures.has(letter.id);
-  note.textContent = failures.has(letter.id) ? NOT_PUT_BACK + failures.get(letter.id) : "";
+  const why = failures.get(letter.id);
+  element.querySelector(".redrive-problem").textContent = why ? NOT_PUT_BACK + why : "";
 }
 
 // --- Requests
 
 let isOpen = false;
 let isWorking = false;
+const [redriveDialog, discardDialog, outcome] = ["redrive", "discard", "redrive-outcome"].map($);
 
 /** Opens a dialog. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
 function ask(dialog) {
   poll.stop();
-  $("redrive-outcome").replaceChildren();
+  outcome.replaceChildren();
   openDialog(dialog);
 }
 
@@ -125,25 +118,23 @@ const NOT_FOUND = "This dead letter was not found. Another person may have put i
 
 /** Shows the outcome of a request above the list. */
 function tell(isGood, words) {
-  $("redrive-outcome").replaceChildren(h(`p.callout.${isGood ? "good" : "bad"}`, words));
+  outcome.replaceChildren(h(`p.callout.${isGood ? "good" : "bad"}`, words));
   $("dead-letters-title").focus();
 }
 
 // --- Redrive
 
-const redriveDialog = $("redrive");
 // Holds the dead letter to put back, or null to put back all dead letters of the chosen kind.
 let asked = null;
 
 function askRedrive(letter) {
   asked = letter;
-  const all = kind ? `all ${KINDS[kind].many}` : `all ${number(shown.total)}`;
+  const all = kind ? `all ${KINDS[kind][0]}` : `all ${number(shown.total)}`;
   $("redrive-title").textContent = letter ? "Put it back?" : `Put ${all} back?`;
-  $("redrive-about").replaceChildren(
-    ...(letter
-      ? [h("b", letter.what), ": it goes back to its source and is processed again."]
-      : ["They go back to their sources and are processed again. A message that fails again returns to this list."]),
-  );
+  const about = letter
+    ? [h("b", letter.what), ": it goes back to its source and is processed again."]
+    : ["They go back to their sources and are processed again. A message that fails again returns to this list."];
+  $("redrive-about").replaceChildren(...about);
   ask(redriveDialog);
 }
 
@@ -153,10 +144,7 @@ async function redrive() {
   redriveDialog.close();
   const buttons = document.querySelectorAll("#redrive-all, #dead-letters-list button");
   buttons.forEach((button) => (button.disabled = true));
-  $("redrive-outcome").replaceChildren(
-    h("p.callout.going", "Putting back …"),
-    h("progress", { "aria-label": "Putting back" }),
-  );
+  outcome.replaceChildren(h("p.callout", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
   try {
     const answer = await send("dead-letters/redrive", letter ? { ids: [letter.id] } : kind ? { kind } : {});
     for (const { id, why } of answer.kept) failures.set(id, why);
@@ -180,7 +168,6 @@ async function redrive() {
 
 // --- Discard
 
-const discardDialog = $("discard");
 let doomed = null;
 
 function askDiscard(letter) {
@@ -190,18 +177,18 @@ function askDiscard(letter) {
     " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
   );
   $("discard-text").replaceChildren(...messageOf(letter).filter(Boolean));
-  $("discard-problem").hidden = true;
+  $("discard-problem").textContent = "";
   ask(discardDialog);
 }
 
 async function discard({ currentTarget: yes }) {
   if (yes.ariaBusy === "true") return;
   yes.ariaBusy = "true";
-  const letter = doomed;
-  $("discard-problem").hidden = true;
+  const { id } = doomed;
+  $("discard-problem").textContent = "";
   let problem = NOT_FOUND;
   try {
-    const { discarded, kept } = await send("dead-letters/discard", { ids: [letter.id] });
+    const { discarded, kept } = await send("dead-letters/discard", { ids: [id] });
     if (kept?.length) problem = `It could not be discarded: ${kept[0].why}`;
     else if (discarded) problem = "";
   } catch (error) {
@@ -211,7 +198,6 @@ async function discard({ currentTarget: yes }) {
     yes.ariaBusy = "false";
   }
   $("discard-problem").textContent = problem;
-  $("discard-problem").hidden = !problem;
   if (problem) return;
   discardDialog.close();
   tell(true, '1 dead letter discarded. Its text is under "Handled" for 30 days.');
@@ -227,7 +213,7 @@ export const deadLetters = {
   needs: "managers",
   open() {
     isOpen = true;
-    $("redrive-outcome").replaceChildren();
+    outcome.replaceChildren();
     poll.start();
   },
   close() {

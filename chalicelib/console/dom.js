@@ -1,43 +1,46 @@
 /** Creates and updates HTML and SVG elements. Text is never parsed as HTML. */
-const SVG = "http://www.w3.org/2000/svg";
-
-const isProperties = (given) => Object.getPrototypeOf(given ?? "") === Object.prototype;
-
-function fill(element, classes, given) {
-  if (classes.length) element.setAttribute("class", classes.join(" "));
-  const properties = isProperties(given[0]) ? given.shift() : {};
-  for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null || value === false) continue;
-    if (name === "text") element.textContent = value;
-    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...given.flat().filter((child) => child !== null && child !== undefined && child !== false));
-  return element;
-}
+const maker =
+  (create) =>
+  (kind, ...given) => {
+    const [tag, ...classes] = kind.split(".");
+    const element = create(tag);
+    if (classes.length) element.setAttribute("class", classes.join(" "));
+    const hasProperties = Object.getPrototypeOf(given[0] ?? "") === Object.prototype;
+    const properties = hasProperties ? given.shift() : {};
+    for (const [name, value] of Object.entries(properties)) {
+      if (value === undefined || value === null || value === false) continue;
+      if (name === "text") element.textContent = value;
+      else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...given.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    return element;
+  };
 
 /**
  * Returns an HTML element, as in `h("p.hint", "text", element)` or `h("a", { href, onclick }, …)`.
  * If the second argument is an object, it sets attributes and event listeners, and its key `text` sets the text.
  */
-export function h(kind, ...given) {
-  const [tag, ...classes] = kind.split(".");
-  return fill(document.createElement(tag), classes, given);
-}
+export const h = maker((tag) => document.createElement(tag));
 
 /** Returns an SVG element, and takes the same arguments as `h`. */
-export function s(kind, ...given) {
-  const [tag, ...classes] = kind.split(".");
-  return fill(document.createElementNS(SVG, tag), classes, given);
-}
+export const s = maker((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
 
 /** Returns a button with the CSS class `kind` that calls `work` when clicked. */
 export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type: "button", onclick: work }, text);
 
 export const $ = (id) => document.getElementById(id);
 
-/** Returns the icon called `name`. Screen readers ignore the icon. */
-export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
+const picture = (kind, width, height) => (name) =>
+  s(
+    `svg.${kind}`,
+    { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+    s("use", { href: `#${kind}-${name}` }),
+  );
+
+// These functions return the icon or drawing called `name` in index.html. Screen readers ignore it.
+export const icon = picture("icon", 24, 24);
+export const drawing = picture("drawing", 120, 110);
 
 for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
 // Good and bad look different without color, too.
@@ -45,7 +48,9 @@ export const ICONS = { good: "done", bad: "alarm" };
 
 export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(ICONS[kind]) : null, text);
 
-export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
+/** Returns a radio button with its label. */
+export const choice = (properties, ...content) =>
+  h("label", h("input", { type: "radio", ...properties }), h("span", ...content));
 
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
 export function link(url, ...children) {
@@ -91,11 +96,16 @@ export function keyed(parent, items, key, make, update = () => {}) {
   }
 }
 
-/** Replaces the content of the element `id` only if `state` has changed, to avoid flicker and preserve the focus. */
+/** Returns whether the `state` that an element shows is a new one. Filling it again would flicker and lose the focus. */
+export function isChanged(element, state) {
+  const before = element.dataset.state;
+  element.dataset.state = state;
+  return before !== element.dataset.state;
+}
+
+/** Replaces the content of the element `id` only if `state` has changed. */
 export function fillOnce(id, state, make) {
-  if ($(id).dataset.state === state) return;
-  $(id).dataset.state = state;
-  $(id).replaceChildren(...make());
+  if (isChanged($(id), state)) $(id).replaceChildren(...make().filter(Boolean));
 }
 
 /** Returns an HTML section with a heading. */
@@ -106,6 +116,13 @@ export const part = (id, title, ...content) =>
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
 }
+
+// Each section, card and dialog of index.html is named after its heading.
+document.querySelectorAll("section:not([aria-label]), form.card, dialog").forEach((element, index) => {
+  const heading = element.querySelector("h1, h2");
+  heading.id ||= `heading-${index}`;
+  element.setAttribute("aria-labelledby", heading.id);
+});
 
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", ({ target }) => {

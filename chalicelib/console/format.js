@@ -6,7 +6,6 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
-const numbers = new Intl.NumberFormat(locale);
 const format = (...options) => new Intl.DateTimeFormat(locale, Object.assign({}, ...options)).format;
 const DAY = { day: "numeric", month: "short" };
 const YEAR = { year: "numeric" };
@@ -16,12 +15,11 @@ const dayTime = format(DAY, CLOCK);
 const yearTime = format(DAY, YEAR, CLOCK);
 const has12Hours = new Intl.DateTimeFormat(locale, CLOCK).resolvedOptions().hour12;
 
-// The user's clock lags behind the server's clock by this many milliseconds.
-// Clock differences of up to two minutes are ignored.
+// The user's clock lags behind the server's by this many milliseconds. Less than two minutes are ignored.
 let behind = 0;
 let compared = false;
 
-/** Compares the clocks of the user and the server once, so that countdowns and the present day are correct. */
+/** Compares the user's clock with the server's once, for correct countdowns and days. */
 export function serverTime(text) {
   const difference = Date.parse(text ?? "") - Date.now();
   if (compared || Number.isNaN(difference)) return;
@@ -29,13 +27,20 @@ export function serverTime(text) {
   if (Math.abs(difference) > 2 * MINUTE) behind = difference;
 }
 
-/** Returns the current server time, as Unix time in milliseconds. */
+/** Returns the server's time in milliseconds. */
 export const now = () => Date.now() + behind;
 
-export const number = (value) => numbers.format(value);
+export const number = new Intl.NumberFormat(locale).format;
 
 /** Returns a number with its noun, such as `1 order` or `2 orders`. */
 export const counted = (value, thing, things = `${thing}s`) => `${number(value)} ${value === 1 ? thing : things}`;
+
+/** Returns text such as `3 new, 1 changed`, without the amounts that are 0. */
+export const amounts = (named) =>
+  Object.entries(named)
+    .filter(([, amount]) => amount)
+    .map(([name, amount]) => `${number(amount)} ${name}`)
+    .join(", ");
 
 /** Returns a size such as `114.2 GB`, in the same format as the reports. */
 export function size(bytes) {
@@ -54,7 +59,7 @@ export function duration(milliseconds, decimals = 1) {
   return `${Math.floor(time / HOUR)} h ${Math.floor((time % HOUR) / MINUTE)} min`;
 }
 
-/** Returns the remaining time in minutes and seconds, such as `9:05`. */
+/** Returns minutes and seconds, such as `9:05`. */
 export function countdown(milliseconds) {
   const seconds = Math.max(0, Math.ceil(milliseconds / SECOND));
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -62,7 +67,6 @@ export function countdown(milliseconds) {
 
 export const clock = format(CLOCK);
 
-/** Returns a date such as `Saturday, 21 November`. */
 export const weekday = format(FULL);
 
 /** Returns an hour such as `2 pm`, or `14:00` if the viewer uses a 24-hour clock. */
@@ -76,7 +80,7 @@ export function midnight(days = 0) {
   return date;
 }
 
-/** Returns a time as all lists show it: `14:05` if it is today, and otherwise `19 Nov, 14:05` or `19 Nov 2025, 14:05`. */
+/** Returns a time as lists show it: `14:05` today, and otherwise `19 Nov, 14:05` or `19 Nov 2025, 14:05`. */
 export function short(date) {
   if (date >= midnight() && date < midnight(-1)) return clock(date);
   return (date.getFullYear() === midnight().getFullYear() ? dayTime : yearTime)(date);
@@ -86,7 +90,7 @@ export const moment = format(FULL, YEAR, CLOCK, { second: "2-digit", timeZoneNam
 
 const FORMS = { short, date: format(DAY, YEAR), moment };
 
-/** Returns text from the API with its timestamps, and those of CloudWatch, in the viewer's time zone. */
+/** Returns text with the timestamps of the API and of CloudWatch in the viewer's time zone. */
 export const inZone = (text) =>
   text
     .replace(/\b(\d\d)\/(\d\d)\/(\d\d) (\d\d:\d\d:\d\d)\b/g, "20$3-$2-$1T$4Z")
@@ -94,7 +98,7 @@ export const inZone = (text) =>
       Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
     );
 
-/** Returns the title of an upload with file names in place of S3 keys. */
+/** Returns a title with file names in place of S3 keys. */
 export const fileNames = (title) => title.replace(/[^\s(]+\//g, "");
 
 // Matches control characters other than line breaks and tabs, and characters that reorder text or have no width.

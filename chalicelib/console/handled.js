@@ -1,16 +1,17 @@
 /** Shows the dead letters that a person put back or discarded, and what became of them. */
-import { $, announce, badge, h, icon, keyed } from "./dom.js";
+import { $, announce, badge, h, icon, isChanged, keyed } from "./dom.js";
 import { counted, fileNames, inZone, now, time, visible } from "./format.js";
 
+// Maps each kind of dead letter to its name in the plural and its icon.
 export const KINDS = {
-  order: { many: "orders", drawing: "cup" },
-  announcement: { many: "announcements", drawing: "cup" },
-  stream: { many: "batches of announcements", drawing: "cup" },
-  upload: { many: "uploads", drawing: "upload" },
-  notification: { many: "notifications", drawing: "inbox" },
-  alarm: { many: "alarms", drawing: "alarm" },
-  report: { many: "reports", drawing: "report" },
-  unknown: { many: "unknown messages", drawing: "other" },
+  order: ["orders", "cup"],
+  announcement: ["announcements", "cup"],
+  stream: ["batches of announcements", "cup"],
+  upload: ["uploads", "upload"],
+  notification: ["notifications", "inbox"],
+  alarm: ["alarms", "alarm"],
+  report: ["reports", "report"],
+  unknown: ["unknown messages", "other"],
 };
 
 // Maps each state to the label and the CSS class of its badge.
@@ -30,9 +31,10 @@ const FATES = {
 const FASTEST_SECONDS = 2.5;
 
 export const titleOf = ({ kind, what }) => inZone(kind === "upload" ? fileNames(what) : what);
-export const kindOf = ({ kind }) => KINDS[kind] ?? KINDS.unknown;
+export const iconOf = ({ kind }) => (KINDS[kind] ?? KINDS.unknown)[1];
 const keyOf = ({ letter, at }) => `${letter} ${at}`;
-const nameOf = (state) => (STATES[state] ?? STATES.UNKNOWN)[0];
+const styled = (state) => STATES[state] ?? STATES.UNKNOWN;
+const nameOf = (state) => styled(state)[0];
 const isMoving = ({ state }) => state === "ON_ITS_WAY";
 
 /** Returns the content of a message as text in a box that scrolls. */
@@ -41,13 +43,10 @@ export const messageOf = ({ content, what }) => [
   content.endsWith("…") && h("p.hint", "The message is longer. This is its beginning."),
 ];
 
-export const unfoldingMessage = (letter, ...before) =>
-  h(
-    "details",
-    h("summary", "Show the message", h("span.unseen", ` of ${letter.what}`)),
-    ...before,
-    ...messageOf(letter),
-  );
+export function unfoldingMessage(letter, ...before) {
+  const summary = h("summary", "Show the message", h("span.unseen", ` of ${letter.what}`));
+  return h("details", summary, ...before, ...messageOf(letter));
+}
 
 // The handled letters that were last read, and the keys of those that were on their way.
 let shown = [];
@@ -78,26 +77,20 @@ const countStates = (letters) =>
 
 function makeHandled(each) {
   const { why, tries, by, at, state } = each;
-  const reason = [`${inZone(why)}`, tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
+  const reason = [inZone(why), tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
+  const message = unfoldingMessage(each, h("p.soft", "It had failed: ", ...reason));
   return h(
     "li.row",
-    icon(kindOf(each).drawing),
-    h(
-      "div",
-      h("b", titleOf(each)),
-      h("span.status"),
-      h("span.fate.soft"),
-      unfoldingMessage(each, h("p.soft", "It had failed: ", ...reason)),
-    ),
+    icon(iconOf(each)),
+    h("div", h("b", titleOf(each)), h("span.status"), h("span.fate.soft"), message),
     h("p.who", state === "DISCARDED" ? "discarded" : "put back", by ? [" by ", h("bdi", by)] : ""),
     h("p.when", time(at)),
   );
 }
 
 function update(element, { kind, state }) {
-  if (element.dataset.state === state) return;
-  element.dataset.state = state;
-  const [name, style] = STATES[state] ?? STATES.UNKNOWN;
+  if (!isChanged(element, state)) return;
+  const [name, style] = styled(state);
   element.querySelector(".status").replaceChildren(badge(style, name));
   element.querySelector(".fate").textContent =
     FATES[kind === "report" && state === "FAILED_AGAIN" ? "REPORT_FAILED" : state] ?? "";

@@ -1,7 +1,7 @@
 /** Shows the Inbox tab with notifications. The Today tab also uses this module. */
 import { get } from "./api.js";
 import { config } from "./config.js";
-import { $, ICONS, announce, h, icon, link } from "./dom.js";
+import { $, ICONS, announce, choice, h, icon, link } from "./dom.js";
 import { fileNames, inZone, now, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { Listing } from "./listing.js";
@@ -9,7 +9,6 @@ import { person } from "./sign-in.js";
 
 const SECONDS = 10;
 
-// Maps each kind of notification to its name and icon.
 const KINDS = {
   report: ["Reports", "report"],
   order: ["Orders", "cup"],
@@ -35,7 +34,7 @@ function readable(notification) {
   if (kind !== "alarm") return notification;
   let alarm;
   try {
-    alarm = JSON.parse(notification.message);
+    alarm = JSON.parse(text);
   } catch {
     // The message is a sentence already.
     return notification;
@@ -58,15 +57,12 @@ function readable(notification) {
   };
 }
 
-/**
- * Returns a page of notifications, after skipping up to four empty pages.
- * When filtering by kind, the API may return an empty page that has a next page token.
- */
+/** Returns a page of notifications. A page of one kind may be empty although it has a next page: skips up to four. */
 export async function notifications(parameters, signal) {
   const items = [];
-  let next;
+  let { next } = parameters;
   for (let asked = 0; asked < 5 && !items.length && next !== null; asked += 1) {
-    const page = await get("notifications", { ...parameters, ...(next && { next }) }, signal);
+    const page = await get("notifications", { ...parameters, next }, signal);
     items.push(...page.notifications.map(readable));
     next = page.next;
   }
@@ -97,7 +93,7 @@ function look(at) {
 
 export const isUnread = ({ sentAt }) => sentAt > lookedAt();
 
-/** Renders the message of a notification. Each line becomes a paragraph, or a list item if it starts with a dash. */
+/** Each line of a message becomes a paragraph, or a list item if it starts with a dash. */
 function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
@@ -111,12 +107,13 @@ function message({ message: text, facts = {} }) {
   return parts;
 }
 
-/** Maps each id in the facts of a notification to a link in the console. Old notifications have no field `facts`. */
+/** Maps each id in the facts of a notification to its link. Old notifications have no facts. */
 function linksOf({ kind, id, orderIDs = [], changes = [] }) {
   const ids = [...orderIDs, ...changes.map(([orderID]) => orderID)];
   const links = new Map(ids.map((orderID) => [orderID, `#orders/${orderID}`]));
   // A report of the other kind may have the same id, unless the id begins with its own kind.
-  if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id.startsWith(kind) ? id : `${kind}~${id}`}`);
+  if (kind === "inventory" || kind === "storage")
+    links.set(id, `#reports/${id.startsWith(kind) ? id : `${kind}~${id}`}`);
   return links;
 }
 
@@ -134,29 +131,27 @@ function linked(line, links) {
   });
 }
 
-/** Renders a notification as one line in the list of the latest news. */
 export const brief = (notification) =>
   h(
     `li.row.${toneOf(notification)}`,
     icon(kindOf(notification)[1]),
-    h("div", notification.subject || firstLine(notification)),
+    h("div", titleOf(notification)),
     h("p.when", time(notification.sentAt)),
   );
 
-const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
+const titleOf = ({ subject, message: text }) => subject || inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
-/** Renders a notification as one line. Clicking the line shows the whole message. */
-function unfolding(notification, isNew = false) {
+function unfolding(notification) {
   const [kind, drawing] = kindOf(notification);
   return h(
-    `li.row.${toneOf(notification)}${isNew ? ".new" : ""}`,
+    `li.row.${toneOf(notification)}`,
     icon(drawing),
     h(
       "details",
       h(
         "summary",
         h("span.unseen", `${kind}: `),
-        h("b", h("span.badge.unread", "New"), " ", notification.subject || firstLine(notification)),
+        h("b", h("span.badge.unread", "New"), " ", titleOf(notification)),
         h("span.soft.preview", inZone(notification.about ?? notification.message).slice(0, 160)),
       ),
       message(notification),
@@ -172,9 +167,7 @@ const mark = (element, { sentAt }) => (element.querySelector(".unread").hidden =
 
 const list = new Listing({
   what: "messages",
-  state: $("inbox-state"),
-  list: $("inbox-list"),
-  older: $("inbox-older"),
+  id: "inbox",
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind, limit: 25, ...parameters }, signal),
   make: unfolding,
@@ -183,32 +176,24 @@ const list = new Listing({
     kind
       ? ["Nothing of this kind", "No message of this kind was sent in the last 30 days."]
       : ["Nothing yet", "Orders, uploads and reports are announced here."],
-  seconds: SECONDS,
+  seconds: () => SECONDS,
   refreshed: (arrived) => {
     // With a filter, newer messages of other kinds are hidden, and stay unread.
     if (!kind && list.items.length) look(list.items[0].sentAt);
-    if (arrived.length === 1) announce(`New: ${arrived[0].subject}`);
+    if (arrived.length === 1) announce(`New: ${titleOf(arrived[0])}`);
     else if (arrived.length) announce(`${arrived.length} new messages.`);
   },
 });
 
-function showKinds() {
-  const choices = [["", ["All", "inbox"]], ...Object.entries(KINDS)].map(([value, [name, drawing]]) =>
-    h(
-      "label",
-      h("input", { type: "radio", name: "inbox-kind", value, checked: value === kind, onchange: () => choose(value) }),
-      h("span", icon(drawing), name),
-    ),
-  );
-  $("inbox-kinds").append(...choices);
-}
-
-function choose(value) {
-  kind = value;
+function choose({ target }) {
+  kind = target.value;
   list.reset();
 }
 
-showKinds();
+for (const [value, [name, drawing]] of Object.entries({ "": ["All", "inbox"], ...KINDS })) {
+  const properties = { name: "inbox-kind", value, checked: value === kind, onchange: choose };
+  $("inbox-kinds").append(choice(properties, icon(drawing), name));
+}
 
 export const inbox = {
   open() {

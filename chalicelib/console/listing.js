@@ -1,9 +1,8 @@
 /** Shows paged lists, and explains why a list is loading, empty, failed or forbidden. */
-import { announce, button, drawing, h, icon, keyed } from "./dom.js";
+import { $, announce, button, drawing, h, icon, keyed } from "./dom.js";
 import { Poll } from "./poll.js";
 import { person, refresh } from "./sign-in.js";
 
-/** Shows that `what` is loading. */
 export function loading(state, what) {
   const lines = [1, 2, 3].map(() => h("li"));
   state.replaceChildren(h("p.unseen", `Loading ${what} …`), h("ul.bones", { "aria-hidden": "true" }, ...lines));
@@ -47,13 +46,15 @@ export function forbidden(state, what) {
 }
 
 /**
- * Returns the result of `load`. The element `state` shows that `what` is loading, or why loading failed.
- * If `isVisible` is true, the data that is already visible stays visible.
+ * Returns the result of `load`. Until then, the element `state` shows that `what` is loading, or why loading failed.
+ * If `isVisible` is true, older data is visible meanwhile.
  */
 export async function loaded({ state, what, isVisible, retry, signal }, load) {
   if (!isVisible && !state.childElementCount) loading(state, what);
   try {
-    return await load();
+    const answer = await load();
+    state.replaceChildren();
+    return answer;
   } catch (error) {
     if (!signal?.aborted) failed(state, what, error, retry, isVisible);
     throw error;
@@ -63,11 +64,11 @@ export async function loaded({ state, what, isVisible, retry, signal }, load) {
 /**
  * Shows a list, newest first, that loads page by page and refreshes every few seconds.
  *
- * `load(parameters, signal)` returns `{items, next}`, and `refreshed(arrived)` is called with the new items.
- * `make(item, isNew)` creates the element of an item in `list`, and `update(element, item)` fills it.
- * A list with sections passes a function `show(items, make)` instead of `list` and `update`.
- * `older` is the button that loads older items.
- * `seconds` is the refresh interval, or a function that returns the refresh interval.
+ * The elements of the list are `<id>-state`, `<id>-list` and, to load older items, the button `<id>-older`.
+ * `load(parameters, signal)` returns a page as `{items, next}`, and `refreshed(arrived)` is called with the new items.
+ * `make(item)` creates the element of an item, and `update(element, item)` fills it.
+ * `seconds()` returns the refresh interval.
+ * `empty()` returns the title and the text of an empty list.
  */
 export class Listing {
   #given;
@@ -76,14 +77,15 @@ export class Listing {
   #next = null;
   #hasOlder = false;
 
-  /** Takes `{ what, state, list, older, key, load, make, update, show, empty: [title, text], seconds, refreshed }`. */
+  /** Takes `{ what, id, key, load, make, update, empty, seconds, refreshed }`. */
   constructor(given) {
-    this.#given = given;
-    given.older?.addEventListener("click", () => this.#more());
-    this.#poll = new Poll(async (signal) => {
-      const arrived = await this.#refresh(signal);
+    const [state, list, older] = ["state", "list", "older"].map((part) => $(`${given.id}-${part}`));
+    this.#given = { ...given, state, list, older };
+    older?.addEventListener("click", () => this.#more());
+    this.#poll = new Poll(async (signal, retry) => {
+      const arrived = await this.#refresh(signal, retry);
       given.refreshed?.(arrived);
-      return typeof given.seconds === "function" ? given.seconds() : given.seconds;
+      return given.seconds();
     });
   }
 
@@ -95,7 +97,7 @@ export class Listing {
     this.#poll.stop();
   }
 
-  /** Reloads the first page, and keeps the older pages that are already loaded. */
+  /** Reloads the first page, and keeps the older ones. */
   refresh() {
     this.#poll.now();
   }
@@ -104,25 +106,24 @@ export class Listing {
     return this.#items ?? [];
   }
 
-  /** Clears and reloads the list, for example after its filter has changed. */
+  /** Clears and reloads the list after its filter has changed. */
   reset() {
     this.#items = null;
     this.#hasOlder = false;
-    this.#display([]);
-    if (this.#given.older) this.#given.older.hidden = true;
+    this.#given.list.replaceChildren();
+    this.#given.older.hidden = true;
     this.refresh();
   }
 
-  async #refresh(signal) {
-    const { what, state, key, load } = this.#given;
-    const place = { state, what, isVisible: this.#items !== null, retry: () => this.refresh(), signal };
+  async #refresh(signal, retry) {
+    const { what, state, load } = this.#given;
+    const place = { state, what, isVisible: this.#items !== null, retry, signal };
     const page = await loaded(place, () => load({}, signal));
-    const known = new Set(this.items.map(key));
-    const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
-    const first = new Set(page.items.map(key));
+    const unknown = this.#without(this.items, page.items);
+    const arrived = this.#items ? unknown : [];
     // If the new page does not overlap the old list, items may be missing between them, so the old list is discarded.
-    if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
-      this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
+    if (this.#hasOlder && unknown.length < page.items.length) {
+      this.#items = [...page.items, ...this.#without(page.items, this.#items)];
     } else {
       this.#items = page.items;
       this.#next = page.next;
@@ -133,15 +134,15 @@ export class Listing {
   }
 
   async #more() {
-    const { older, key, load, what, state } = this.#given;
+    const { older, load, what, state } = this.#given;
     older.disabled = true;
     try {
       const page = await load({ next: this.#next });
-      const known = new Set(this.items.map(key));
-      this.#items = [...this.items, ...page.items.filter((item) => !known.has(key(item)))];
+      this.#items = [...this.items, ...this.#without(this.items, page.items)];
       this.#next = page.next;
       this.#hasOlder = true;
       this.#show([]);
+      state.replaceChildren();
       announce(`${page.items.length} older ${what} shown.`);
     } catch (error) {
       failed(state, what, error, () => this.#more(), true);
@@ -150,19 +151,22 @@ export class Listing {
     }
   }
 
-  #display(items, arrived = []) {
-    const { list, key, make, update, show } = this.#given;
-    const isNew = new Set(arrived.map(key));
-    const makeItem = (item) => make(item, isNew.has(key(item)));
-    if (show) show(items, makeItem);
-    else keyed(list, items, key, makeItem, update);
+  /** Returns the `items` that are not among the `known` items. */
+  #without(known, items) {
+    const { key } = this.#given;
+    const keys = new Set(known.map(key));
+    return items.filter((item) => !keys.has(key(item)));
   }
 
   #show(arrived) {
-    const { state, older, empty: words } = this.#given;
-    this.#display(this.#items, arrived);
-    if (this.#items.length) state.replaceChildren();
-    else empty(state, ...(typeof words === "function" ? words() : words));
+    const { state, list, older, key, make, update, empty: words } = this.#given;
+    const makeItem = (item) => {
+      const element = make(item);
+      element.classList.toggle("new", arrived.includes(item));
+      return element;
+    };
+    keyed(list, this.#items, key, makeItem, update);
+    if (!this.#items.length) empty(state, ...words());
     if (older) older.hidden = !this.#next;
   }
 }

@@ -5,16 +5,16 @@
  * The picture runs from left to right on a wide page, and from top to bottom on a narrow page.
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
-import { button, h, keyed, s } from "./dom.js";
+import { button, h, isChanged, keyed, s } from "./dom.js";
 import { counted, duration, now } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
-// These are the sizes of a state and of the gaps between states, in pixels.
+// The sizes of a state and of the gaps between states, in pixels.
 const WIDTH = 134;
 const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
-// A Parallel or Map state is drawn as a frame with these margins. Its name is in the top margin.
+// The margins of the frame of a Parallel or Map state. Its name is in the top margin.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
@@ -27,10 +27,14 @@ const WORDS = {
   caught: "failed",
   skipped: "not needed",
 };
-const MARKS = { succeeded: "m-4 0 3 3 5-6", failed: "m-3-3 6 6m0-6-6 6", caught: "m-3-3 6 6m0-6-6 6" };
+const CROSS = "M-3-3 3 3M3-3-3 3";
+const MARKS = { succeeded: "M-4 0-1 3 4-3", failed: CROSS, caught: CROSS };
 
+const least = (boxes, side) => Math.min(...boxes.map((each) => each[side]));
+const most = (boxes, side) => Math.max(...boxes.map((each) => each[side]));
 const isReached = (state) => !["waiting", "skipped"].includes(state.status);
-const isFrame = (state) => state.kind === "parallel" || state.kind === "map";
+const isFrame = (state) => ["parallel", "map"].includes(state.kind);
+const isShownAsStep = (state) => isReached(state) && !isFrame(state);
 
 /** Returns the name of a state as words, such as "Read inventory" for `ReadInventory`. */
 const nameOf = ({ name }) =>
@@ -43,17 +47,16 @@ function progressOf({ status, startedAt, finishedAt, tries }) {
   return [WORDS[status], took, tries > 1 && counted(tries, "try", "tries")].filter(Boolean).join(", ");
 }
 
+const byName = (states) => new Map(states.map((state) => [state.name, state]));
+
 /** Returns the names of the states that the execution reaches if nothing fails. */
 function mainPath(states) {
-  const byName = new Map(states.map((state) => [state.name, state]));
-  const reached = new Set();
-  const visit = (name) => {
-    if (reached.has(name)) return;
-    reached.add(name);
-    byName.get(name).next.forEach(visit);
-  };
-  visit(states.find((state) => state.column === 0 && state.row === 0 && !state.parent).name);
-  for (const state of states) if (state.parent && reached.has(state.parent)) reached.add(state.name);
+  const named = byName(states);
+  const { name: first } = states.find((state) => state.column === 0 && state.row === 0 && !state.parent);
+  const reached = new Set([first]);
+  // The loop also visits the names that it adds.
+  for (const name of reached) named.get(name).next.forEach((next) => reached.add(next));
+  for (const { name, parent } of states) if (reached.has(parent)) reached.add(name);
   return reached;
 }
 
@@ -73,11 +76,8 @@ export class MachinePicture {
     this.toggle = button("", turn, "quiet");
     this.steps = h("ol");
     // A picture that is wider than the page can be scrolled with the mouse or the keyboard.
-    const scroller = h(
-      "div.scroller",
-      { tabindex: "0", role: "group", "aria-label": "Picture of the steps" },
-      this.svg,
-    );
+    const attributes = { tabindex: "0", role: "group", "aria-label": "Picture of the steps" };
+    const scroller = h("div.scroller", attributes, this.svg);
     this.element = h("div.machine", scroller, this.toggle, h("details", h("summary", "Step by step"), this.steps));
     narrow.addEventListener("change", () => this.#states.length && this.#draw());
   }
@@ -85,24 +85,17 @@ export class MachinePicture {
   update({ states }) {
     this.#states = states;
     this.#draw();
-    const reached = states.filter((state) => isReached(state) && !isFrame(state));
-    reached.sort((one, other) => Date.parse(one.startedAt) - Date.parse(other.startedAt));
-    keyed(
-      this.steps,
-      reached,
-      (state) => state.name,
-      () => h("li"),
-      showStep,
-    );
+    const steps = states.filter(isShownAsStep);
+    steps.sort((one, other) => Date.parse(one.startedAt) - Date.parse(other.startedAt));
+    const makeStep = () => h("li");
+    keyed(this.steps, steps, ({ name }) => name, makeStep, showStep);
   }
 
   #draw() {
     const main = mainPath(this.#states);
     const failed = this.#states.some((state) => !main.has(state.name) && isReached(state));
     this.toggle.hidden = failed || main.size === this.#states.length;
-    this.toggle.textContent = this.#showsFailures
-      ? "Hide the failure path"
-      : "Show the failure path";
+    this.toggle.textContent = `${this.#showsFailures ? "Hide" : "Show"} the failure path`;
     const shown = this.#states.filter((state) => main.has(state.name) || failed || this.#showsFailures);
     const drawn = JSON.stringify([narrow.matches, shown.map((state) => [state.name, state.column, state.row])]);
     if (drawn !== this.#drawn) this.#layOut(shown);
@@ -114,10 +107,8 @@ export class MachinePicture {
     const isDown = narrow.matches;
     const box = ({ column, row }) => {
       const [right, down] = isDown ? [row, column] : [column, row];
-      const [left, top] = [
-        EDGE + FRAME.side + right * (WIDTH + GAP),
-        EDGE + FRAME.top + down * (HEIGHT + GAP_WITH_NAME),
-      ];
+      const left = EDGE + FRAME.side + right * (WIDTH + GAP);
+      const top = EDGE + FRAME.top + down * (HEIGHT + GAP_WITH_NAME);
       return { left, top, right: left + WIDTH, bottom: top + HEIGHT, x: left + WIDTH / 2, y: top + HEIGHT / 2 };
     };
     const boxes = new Map(shown.map((state) => [state.name, box(state)]));
@@ -125,14 +116,13 @@ export class MachinePicture {
       const within = shown.filter((state) => state.parent === frame.name).map(box);
       boxes.set(frame.name, {
         ...boxes.get(frame.name),
-        left: Math.min(...within.map((each) => each.left)) - FRAME.side,
-        top: Math.min(...within.map((each) => each.top)) - FRAME.top,
-        right: Math.max(...within.map((each) => each.right)) + FRAME.side,
-        bottom: Math.max(...within.map((each) => each.bottom)) + FRAME.bottom,
+        left: least(within, "left") - FRAME.side,
+        top: least(within, "top") - FRAME.top,
+        right: most(within, "right") + FRAME.side,
+        bottom: most(within, "bottom") + FRAME.bottom,
       });
     }
-    const end = (side) => Math.max(...[...boxes.values()].map((each) => each[side])) + EDGE + 2 * BEND;
-    const [width, height] = [end("right"), end("bottom")];
+    const [width, height] = ["right", "bottom"].map((side) => most([...boxes.values()], side) + EDGE + 2 * BEND);
 
     this.#edges = shown.flatMap((state) =>
       ["next", "catch"].flatMap((kind) =>
@@ -150,44 +140,33 @@ export class MachinePicture {
       { id: "arrow", viewBox: "0 0 8 8", refX: "7", refY: "4", markerWidth: "7", markerHeight: "7", orient: "auto" },
       s("path", { d: "M1 1l6 3-6 3" }),
     );
-    const drawn = (wanted) => shown.filter(wanted).map((state) => this.#nodes.get(state.name));
+    const [frames, others] = [true, false].map((wanted) =>
+      shown.filter((state) => isFrame(state) === wanted).map((state) => this.#nodes.get(state.name)),
+    );
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     // The picture shrinks with the page, but only while its text remains large enough to read.
     this.svg.style.width = `${width}px`;
     this.svg.style.minWidth = `${width * (isDown ? 0.95 : 0.78)}px`;
-    this.svg.replaceChildren(
-      s("defs", arrow),
-      ...drawn(isFrame),
-      ...this.#edges.map((edge) => edge.path),
-      ...drawn((state) => !isFrame(state)),
-    );
+    this.svg.replaceChildren(s("defs", arrow), ...frames, ...this.#edges.map(({ path }) => path), ...others);
   }
 
   #light() {
-    const byName = new Map(this.#states.map((state) => [state.name, state]));
+    const named = byName(this.#states);
     for (const [name, node] of this.#nodes) {
-      const state = byName.get(name);
+      const state = named.get(name);
       node.setAttribute("class", `${isFrame(state) ? "frame" : "state"} ${state.kind} ${state.status}`);
-      const mark = node.querySelector(".mark");
-      if (mark) mark.setAttribute("d", MARKS[state.status] ? `M0 0${MARKS[state.status]}` : "");
+      node.querySelector(".mark")?.setAttribute("d", MARKS[state.status] ?? "");
       // The color and the mark of a state already say that it is done.
       const text = state.status === "waiting" ? "" : progressOf(state).replace("done, ", "");
       const title = [`${nameOf(state)} ${text.split(",")[0]}`, 21, 128];
       fit(node.querySelector(".took"), ...(isFrame(state) ? title : [text]));
     }
     for (const { from, to, kind, path } of this.#edges) {
-      const [before, after] = [byName.get(from), byName.get(to)];
-      const isTaken =
-        isReached(after) && (kind === "catch" ? ["caught", "failed"] : ["succeeded"]).includes(before.status);
-      path.classList.toggle("taken", isTaken);
+      const leaves = kind === "catch" ? ["caught", "failed"] : ["succeeded"];
+      path.classList.toggle("taken", isReached(named.get(to)) && leaves.includes(named.get(from).status));
     }
-    const label = this.#states
-      .filter((state) => isReached(state) && !isFrame(state))
-      .map((state) => `${nameOf(state)}: ${progressOf(state)}`);
-    this.svg.setAttribute(
-      "aria-label",
-      label.length ? `The steps so far. ${label.join("; ")}.` : "No step has started yet.",
-    );
+    const steps = this.#states.filter(isShownAsStep).map((state) => `${nameOf(state)}: ${progressOf(state)}`);
+    this.svg.ariaLabel = steps.length ? `The steps so far. ${steps.join("; ")}.` : "No step has started yet.";
   }
 }
 
@@ -199,7 +178,6 @@ function drawState(state, box) {
   const middle = y + height / 2;
   const drawn = s(
     "g",
-    {},
     s("rect", { x, y, width, height, rx: state.kind === "choice" ? height / 2 : 10 }),
     s("circle.light", { cx: x + 17, cy: middle, r: 8 }),
     s("g", { transform: `translate(${x + 17} ${middle})` }, s("path.mark")),
@@ -245,7 +223,13 @@ function pathBetween(from, to, kind, isDown) {
     points = [
       [from[middle], from[far]],
       [from[middle], detour],
-      ...(hasRowsBetween ? [[aside, detour], [aside, below], [to[middle], below]] : [[to[middle], detour]]),
+      ...(hasRowsBetween
+        ? [
+            [aside, detour],
+            [aside, below],
+            [to[middle], below],
+          ]
+        : [[to[middle], detour]]),
       [to[middle], to[far]],
     ];
   } else {
@@ -262,27 +246,21 @@ function pathBetween(from, to, kind, isDown) {
 }
 
 function rounded(points) {
-  const corners = points.filter(
-    ([x, y], index) => index === 0 || x !== points[index - 1][0] || y !== points[index - 1][1],
-  );
-  const toward = ([x, y], [x2, y2], most) => {
+  const corners = points.filter((point, index) => `${point}` !== `${points[index - 1]}`);
+  const toward = ([x, y], [x2, y2]) => {
     const length = Math.hypot(x2 - x, y2 - y);
-    const part = Math.min(most, length / 2) / length;
+    const part = Math.min(BEND, length / 2) / length;
     return `${x + (x2 - x) * part} ${y + (y2 - y) * part}`;
   };
-  const inner = corners
-    .slice(1, -1)
-    .map(
-      (point, index) =>
-        `L${toward(point, corners[index], BEND)}Q${point[0]} ${point[1]} ${toward(point, corners[index + 2], BEND)}`,
-    );
+  const bend = (point, index) =>
+    `L${toward(point, corners[index])}Q${point.join(" ")} ${toward(point, corners[index + 2])}`;
+  const inner = corners.slice(1, -1).map(bend);
   return `M${corners[0].join(" ")}${inner.join("")}L${corners.at(-1).join(" ")}`;
 }
 
 function showStep(element, state) {
   const text = progressOf(state);
-  if (element.dataset.content === text + state.error) return;
-  element.dataset.content = text + state.error;
+  if (!isChanged(element, text + state.error)) return;
   element.className = state.status;
   element.replaceChildren(h("b", nameOf(state)), ` ${text}`, state.error ? h("p.problem", state.error) : "");
 }

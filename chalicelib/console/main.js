@@ -1,16 +1,11 @@
 /**
  * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
- * Each tab has a JavaScript module and a section in index.html.
- * For each tab, `open(id, query)` starts the polling, and `close()` stops the polling.
+ * Each tab has a module and a section in index.html. Its `open(id, query)` and `close()` start and stop the polling.
  * The property `needs` names the group whose members may use the tab.
  *
- * The tabs are `today`, `orders` (with `order` and `export`), `reports` (with `machine` and `storage`),
- * `uploads` (with `preview` and `changes`), `inbox` and `dead-letters`.
- * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
- * The module `counts` shows in the navigation what the user has not looked at.
- * Tabs send requests with the module `api`. It uses `sign-in` for tokens and `connection` for retries.
- * The module `kept` stores values that must survive a page reload.
+ * Some tabs have more modules: `order` and `export`, `machine` and `storage`, `preview` and `changes`, and `handled`.
+ * Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
  */
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
@@ -28,9 +23,11 @@ import { uploads } from "./uploads.js";
 
 const tabs = { today, orders, reports, uploads, inbox, "dead-letters": deadLetters };
 
-// Holds the open tab as `{ tab, id }`, or null before the first tab is shown.
+// The open tab.
 let opened = null;
 let shownTitle = null;
+
+const anchors = document.querySelectorAll("nav.tabs a");
 
 const allowed = (tab) => !tabs[tab].needs || person().isManager;
 
@@ -44,18 +41,14 @@ function route({ byHand = true } = {}) {
     route({ byHand });
     return;
   }
-  const isOther = opened?.tab !== tab;
-  if (isOther && opened) {
-    tabs[opened.tab].close();
-    $(`view-${opened.tab}`).hidden = true;
+  if (opened && opened !== tab) {
+    tabs[opened].close();
+    $(`view-${opened}`).hidden = true;
   }
-  opened = { tab, id };
+  opened = tab;
   const view = $(`view-${tab}`);
   view.hidden = false;
-  for (const anchor of document.querySelectorAll("nav.tabs a")) {
-    if (anchor.hash === `#${tab}`) anchor.setAttribute("aria-current", "page");
-    else anchor.removeAttribute("aria-current");
-  }
+  for (const anchor of anchors) anchor.ariaCurrent = anchor.hash === `#${tab}` ? "page" : null;
   showAllowed(view, tab);
   if (allowed(tab)) tabs[tab].open(id, query);
   else tabs[tab].close();
@@ -70,33 +63,29 @@ function route({ byHand = true } = {}) {
   shownTitle = title;
 }
 
-/** If the user has no permission to see a tab, shows an explanation instead of the tab. */
 function showAllowed(view, tab) {
-  const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
   view.querySelector(":scope > .forbidden")?.remove();
   view.classList.toggle("closed", !allowed(tab));
   if (allowed(tab)) return;
-  const place = h("div.forbidden");
-  view.append(place);
-  forbidden(place, name);
+  const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
+  forbidden(view.appendChild(h("div.forbidden")), name);
 }
 
-/** Updates the page after a user signs in, or after the user's groups change. */
+/** Updates the page after a sign-in, or after the user's groups change. */
 function showPerson(now) {
   $("gate").hidden = Boolean(now);
   $("app").hidden = !now;
   if (!now) return;
   $("person-name").textContent = now.name;
   $("person-role").textContent = now.isManager ? "manager" : now.groups.includes("staff") ? "staff" : "no group";
-  for (const anchor of document.querySelectorAll("nav.tabs a")) {
+  for (const anchor of anchors) {
     anchor.querySelector(".lock")?.remove();
     if (allowed(anchor.hash.slice(1))) continue;
     anchor.append(h("span.lock", icon("lock"), h("span.unseen", " (managers only)")));
   }
-  const mayNow = opened && allowed(opened.tab);
+  const mayNow = opened && allowed(opened);
   // After sign-in, the focus moves from the form to the heading of the tab.
-  if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed"))
-    route({ byHand: !$("gate-form").hidden });
+  if (!opened || mayNow === $(`view-${opened}`).classList.contains("closed")) route({ byHand: !$("gate-form").hidden });
   startCounting();
 }
 

@@ -1,7 +1,7 @@
 /** Shows the form for a new order, and the dialogs that show, correct and cancel an order. */
 import { ApiError, get, patch, Submission } from "./api.js";
 import { traceLink } from "./config.js";
-import { $, announce, h, icon, onSubmit, openDialog } from "./dom.js";
+import { $, announce, button, h, icon, onSubmit, openDialog } from "./dom.js";
 import { dayOf } from "./export.js";
 import { clock, now, number, time } from "./format.js";
 import { keep, recall } from "./kept.js";
@@ -25,7 +25,7 @@ function addItem({ item = "", quantity = 1 } = {}) {
     "li",
     field(`order-item-${itemCount}`, item, { list: "order-menu" }),
     field(`order-quantity-${itemCount}`, quantity, { inputmode: "numeric" }),
-    h("button.quiet.icon-only", { type: "button", onclick: () => removeItem(row) }, icon("close")),
+    button(icon("close"), () => removeItem(row), "quiet.icon-only"),
   );
   items.append(row);
   numberItems();
@@ -50,8 +50,8 @@ function numberItems() {
     const place = index ? ` ${index + 1}` : "";
     item.labels[0].textContent = `Item${place}`;
     quantity.labels[0].textContent = `Quantity${place}`;
-    row.querySelector("button").ariaLabel = `Remove item${place}`;
-    row.querySelector("button").disabled = items.children.length === 1;
+    row.lastChild.ariaLabel = `Remove item${place}`;
+    row.lastChild.disabled = items.children.length === 1;
   });
 }
 
@@ -71,24 +71,25 @@ const readFields = () => ({
   note: note.value.trim() || null,
 });
 
-/** Shows each problem beside its field, or below the fields if the problem belongs to no field. */
+/** Shows each problem beside its field, or below the fields if it belongs to none. */
 function showProblems(problems) {
   const inputs = [...fields.parentElement.querySelectorAll("[data-field]")];
   const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
   for (const input of inputs) {
-    const text = messages.get(input)?.map(({ message }) => message).join("; ");
-    input.parentElement.querySelector(".problem")?.remove();
-    input.toggleAttribute("aria-invalid", false);
-    input.removeAttribute("aria-describedby");
-    if (!text) continue;
+    const text = messages
+      .get(input)
+      ?.map(({ message }) => message)
+      .join("; ");
     const id = `${input.id}-problem`;
-    input.setAttribute("aria-invalid", "true");
-    input.setAttribute("aria-describedby", id);
-    input.parentElement.append(h("p.problem", { id, text }));
+    $(id)?.remove();
+    input.ariaInvalid = text ? "true" : null;
+    input.setAttribute("aria-describedby", text ? id : "");
+    if (text) input.parentElement.append(h("p.problem", { id, text }));
   }
   const others = messages.get(undefined) ?? [];
-  $("order-problem").textContent = others.map(({ field, message }) => (field ? `${field}: ${message}` : message)).join("; ");
-  $("order-problem").hidden = !others.length;
+  $("order-problem").textContent = others
+    .map(({ field, message }) => (field ? `${field}: ${message}` : message))
+    .join("; ");
   fields.parentElement.querySelector("[aria-invalid]")?.focus();
 }
 
@@ -216,7 +217,7 @@ function fill(order, problem) {
     ["Placed", time(placedAt, "moment")],
     ["Ordered by", order.requestedBy ?? "not recorded"],
     ...order.changes.map(({ at, by, change, before }) => [
-      time(at, "short"),
+      time(at),
       `${by} ${DID[change]}${before ? `. It was: ${[summary(before.items), before.note].filter(Boolean).join(". ")}` : ""}`,
     ]),
     ["ID", h("span.id", order.orderID, traceLink(order.orderID))],
@@ -240,7 +241,6 @@ onSubmit(correction, async () => {
   else fill(order, order.status === "PLACED" ? `${problem} If you save now, you replace that correction.` : problem);
 });
 
-/** Asks whether to cancel an order, and then calls `work`. */
 export function askToCancel(order, work) {
   confirmed = work;
   $("cancel-title").textContent = `Cancel the order of ${order.customerID}?`;

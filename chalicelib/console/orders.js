@@ -1,6 +1,6 @@
 /** Shows the Orders tab: the open orders of a day, oldest first, and below them the orders that are done. */
 import { get } from "./api.js";
-import { $, announce, button, fillOnce, h, icon, keyed } from "./dom.js";
+import { $, announce, button, fillOnce, h, icon, isChanged, keyed } from "./dom.js";
 import { dayOf, openExport, range, startOf } from "./export.js";
 import { clock, counted, midnight, moment, now, number } from "./format.js";
 import { empty, loaded } from "./listing.js";
@@ -30,6 +30,7 @@ let recent = [];
 let polls;
 
 const today = () => dayOf(midnight());
+const wantedDay = () => chosen || today();
 const isOpen = ({ status }) => OPEN.includes(status);
 const waited = ({ placedAt }) => now() - Date.parse(placedAt);
 
@@ -58,10 +59,9 @@ function merge(found) {
     const isOfDay = dayOf(new Date(order.placedAt)) === day;
     if (isOfDay && !(byId.get(order.orderID)?.version > order.version)) byId.set(order.orderID, order);
   }
-  for (const order of pending.filter(({ orderID }) => byId.has(orderID))) {
-    pending = pending.filter((each) => each !== order);
-    announce(`The order for ${order.customerID} is stored.`);
-  }
+  const isStored = ({ orderID }) => byId.has(orderID);
+  for (const { customerID } of pending.filter(isStored)) announce(`The order for ${customerID} is stored.`);
+  pending = pending.filter((order) => !isStored(order));
 }
 
 async function load(signal) {
@@ -91,18 +91,18 @@ async function lookBack(signal) {
   show();
 }
 
-const poll = new Poll(async (signal) => {
-  if (day !== (chosen || today())) {
-    day = chosen || today();
+const poll = new Poll(async (signal, retry) => {
+  if (day !== wantedDay()) {
+    day = wantedDay();
     byId.clear();
     problems.clear();
     isLoaded = false;
     show();
   }
-  const state = $("orders-state");
-  await loaded({ state, what: "orders", isVisible: isLoaded, retry: () => poll.now(), signal }, async () => {
+  const place = { state: $("orders-state"), what: "orders", isVisible: isLoaded, retry, signal };
+  await loaded(place, async () => {
     await load(signal);
-    state.replaceChildren();
+    place.state.replaceChildren();
     show();
     if (polls % 15 === 0) await lookBack(signal);
     polls += 1;
@@ -185,9 +185,7 @@ function fillRow(row, order) {
   if (row.querySelector("a")) row.querySelector("a").href = link.href;
   const late = !status && waited(order) > LONG && "Takes longer than a minute. A failed order appears under Dead letters.";
   const problem = late || problems.get(orderID);
-  const state = [status, version, problem].join();
-  if (row.dataset.state === state) return;
-  row.dataset.state = state;
+  if (!isChanged(row, [status, version, problem].join())) return;
   row.className = status ?? "waits";
   const placed = new Date(placedAt);
   const items = summary(order.items);
@@ -261,7 +259,7 @@ search.addEventListener("input", () => {
   linkDays();
   show();
 });
-$("orders-export").addEventListener("click", () => openExport(chosen || today()));
+$("orders-export").addEventListener("click", () => openExport(wantedDay()));
 done.addEventListener("toggle", () => {
   show();
   poll.now();
@@ -295,7 +293,7 @@ export const orders = {
     query = given.get("q")?.trim() ?? "";
     if (search.value.trim() !== query) search.value = query;
     picker.max = today();
-    picker.value = chosen || today();
+    picker.value = wantedDay();
     linkDays();
     $("orders-after").hidden = $("orders-today").hidden = !chosen;
     polls = 0;

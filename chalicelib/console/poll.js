@@ -12,7 +12,7 @@ export class Poll {
   #failures = 0;
   #started = false;
 
-  /** `work(signal)` sends the request, and returns the seconds until the next call, or null to stop polling. */
+  /** `work(signal, retry)` sends the request, and returns the seconds until the next call, or null to stop polling. */
   constructor(work) {
     this.#work = work;
   }
@@ -36,7 +36,7 @@ export class Poll {
     const controller = (this.#controller = new AbortController());
     let seconds;
     try {
-      seconds = await this.#work(controller.signal);
+      seconds = await this.#work(controller.signal, () => this.now());
       this.#failures = 0;
     } catch (error) {
       if (controller.signal.aborted) return;
@@ -54,13 +54,7 @@ export class Poll {
     clearTimeout(this.#timer);
     this.#controller?.abort();
   }
-
-  static visibilityChanged() {
-    for (const poll of polls) {
-      if (document.hidden) poll.#rest();
-      else poll.now();
-    }
-  }
 }
 
-document.addEventListener("visibilitychange", Poll.visibilityChanged);
+// While the page is hidden, `now` only stops the requests.
+document.addEventListener("visibilitychange", () => polls.forEach((poll) => poll.now()));

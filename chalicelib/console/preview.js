@@ -1,9 +1,9 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
 import { ApiError, get, post } from "./api.js";
-import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
+import { beanName, changeList, changeRow, changes, difference, path } from "./changes.js";
 import { traceLink } from "./config.js";
 import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
-import { counted, now, number, size, time } from "./format.js";
+import { amounts, counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
@@ -44,28 +44,22 @@ function statusText({ status, undo }) {
 
 export const badge = (upload) => label(STATUS[upload.status][0], statusText(upload));
 
-/** Returns the row counts, such as `3 new, 1 changed, 2 bad`. */
-function summary({ new: added, updated, unchanged, bad }) {
-  const words = [
-    added && `${number(added)} new`,
-    updated && `${number(updated)} changed`,
-    unchanged && `${number(unchanged)} unchanged`,
-    bad && counted(bad, "bad row"),
-  ];
-  return words.filter(Boolean).join(", ") || "no rows";
-}
+/** Returns the row counts, such as `3 new, 1 changed, 2 bad rows`. */
+const summary = ({ new: added, updated, unchanged, bad }) =>
+  amounts({ new: added, changed: updated, unchanged, [bad === 1 ? "bad row" : "bad rows"]: bad }) || "no rows";
 
 const rowsSoFar = ({ rowsRead }) => (rowsRead ? `${counted(rowsRead, "row")} so far` : "");
+
+function keptNames({ kept, keptBeans }, most) {
+  const names = keptBeans.slice(0, most).map(beanName);
+  return kept > names.length ? [...names, `${number(kept - names.length)} more`] : names;
+}
 
 /** Returns a line of text about an upload for the list of uploads. */
 export function about(upload) {
   const { counts, reason, undo } = upload;
   if (isMoving(upload)) return rowsSoFar(upload);
-  if (undo?.kept) {
-    const names = undo.keptBeans.slice(0, KEPT_NAMED).map(beanName);
-    if (undo.kept > names.length) names.push(`${number(undo.kept - names.length)} more`);
-    return `Changed since the import, so kept: ${names.join("; ")}`;
-  }
+  if (undo?.kept) return `Changed since the import, so kept: ${keptNames(undo, KEPT_NAMED).join("; ")}`;
   return reason ?? (counts ? summary(counts) : "");
 }
 
@@ -81,16 +75,12 @@ export function notice(upload) {
 
 // --- Upload
 
-// Holds the id of the upload that is shown, or null.
 let opened = null;
 let upload = null;
 
-const watch = new Poll(async (signal) => {
-  const state = $("upload-state");
-  const place = { state, what: "upload", isVisible: upload !== null, retry: () => watch.now(), signal };
-  const path = `uploads/${encodeURIComponent(opened)}`;
-  ({ upload } = await loaded(place, () => get(path, { limit: 1 }, signal)));
-  state.replaceChildren();
+const watch = new Poll(async (signal, retry) => {
+  const place = { state: $("upload-state"), what: "upload", isVisible: upload !== null, retry, signal };
+  ({ upload } = await loaded(place, () => get(path(opened), { limit: 1 }, signal)));
   show();
   return isMoving(upload) ? SECONDS_MOVING : SECONDS;
 });
@@ -101,7 +91,7 @@ function show() {
   const { rowsRead, ...rest } = upload;
   const content = JSON.stringify(rest);
   fillOnce("upload-about", content, aboutFile);
-  fillOnce("upload-outcome", content, () => OUTCOMES[upload.status]?.() ?? []);
+  fillOnce("upload-outcome", content, OUTCOMES[upload.status]);
   const hasChanges = upload.counts && WITH_CHANGES.includes(upload.status);
   // While a preview is applied and undone, its changes stay as they are.
   const isApplied = upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
@@ -114,30 +104,29 @@ function show() {
 
 function aboutFile() {
   const { uploadedBy, uploadedAt, bytes, encoding, delimiter } = upload;
-  const how = [
-    encoding?.toUpperCase().replace("WINDOWS", "Windows"),
-    delimiter && `with ${DELIMITERS[delimiter] ?? delimiter}`,
-  ];
+  const separated = delimiter ? ` with ${DELIMITERS[delimiter] ?? delimiter}` : "";
   return [
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
     ...(uploadedAt ? [", ", time(uploadedAt)] : []),
-    bytes ? `, ${size(bytes)}` : "",
-    encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
+    bytes && `, ${size(bytes)}`,
+    encoding && `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}`,
     traceLink(upload.key),
   ];
 }
 
 const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(drawing), h("div", ...content));
 
+const refusal = (title) => callout("bad", "alarm", h("p", h("b", title)), h("p.reason", upload.reason));
+
 const progress = (text) => () => [
   h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
 ];
 
-const unused = () =>
-  upload.unusedColumns.length
-    ? [h("div.callout", h("p", "Columns that are not used: ", h("b", upload.unusedColumns.join(", "))))]
-    : [];
+const unused = () => {
+  const columns = upload.unusedColumns.join(", ");
+  return [columns && h("div.callout", h("p", "Columns that are not used: ", h("b", columns)))];
+};
 
 const OUTCOMES = {
   WAITING: progress("Waiting for the file to arrive …"),
@@ -150,37 +139,27 @@ const OUTCOMES = {
     ...unused(),
   ],
   UNDONE: () => {
-    const { requestedBy, undoneAt, kept, keptBeans } = upload.undo;
-    const more = kept - keptBeans.length;
+    const { requestedBy, undoneAt, kept } = upload.undo;
+    const names = keptNames(upload.undo).map((name) => h("li", h("bdi", name)));
     return [
       callout(
         "good",
         "undo",
         h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), ", ", time(undoneAt)),
-        kept > 0 && h("p", "Changed since the import, so kept as they are:"),
-        kept > 0 &&
-          h(
-            "ul",
-            ...keptBeans.map((each) => h("li", h("bdi", beanName(each)))),
-            more > 0 && h("li", `${number(more)} more`),
-          ),
+        ...(kept ? [h("p", "Changed since the import, so kept as they are:"), h("ul", ...names)] : []),
       ),
     ];
   },
   OUTDATED: () => [
-    callout("bad", "alarm", h("p", h("b", "Nothing was imported")), h("p.reason", upload.reason)),
+    refusal("Nothing was imported"),
     part("differences", "What is different", changeList(...upload.differences.map(difference))),
   ],
-  REFUSED: () =>
-    [
-      callout("bad", "alarm", h("p", h("b", "This file cannot be imported")), h("p.reason", upload.reason)),
-      upload.looksLike &&
-        part(
-          "samples",
-          "Names, read as Windows-1252",
-          changeList(...upload.samples.map((each) => changeRow({}, h("p", h("bdi", each))))),
-        ),
-    ].filter(Boolean),
+  REFUSED: () => {
+    const reason = refusal("This file cannot be imported");
+    if (!upload.looksLike) return [reason];
+    const samples = upload.samples.map((each) => changeRow({}, h("p", h("bdi", each))));
+    return [reason, part("samples", "Names, read as Windows-1252", changeList(...samples))];
+  },
 };
 
 function undoable() {
@@ -197,11 +176,15 @@ const decision = (words, ...buttons) => [
   h(
     "div.card.decision",
     h("p", ...words),
-    h("p.buttons", ...buttons, button(buttons.length ? "Cancel" : "Close", leave)),
+    h(
+      "p.buttons",
+      ...buttons,
+      button(buttons.length ? "Cancel" : "Close", () => (location.hash = "#uploads")),
+    ),
   ),
 ];
-const leave = () => (location.hash = "#uploads");
-const primary = (text, path, body) => button(text, ({ currentTarget }) => act(currentTarget, path, body), "primary");
+const primary = (text, work, body = {}) =>
+  button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
@@ -230,27 +213,30 @@ const DECISIONS = {
       : [],
 };
 
-/** Requests an action on the upload that is shown. Repeating the request is safe. */
-async function act(pressed, path, body = {}) {
+/** Requests `work` on an upload, and then calls `done`. Repeating the request is safe. */
+async function request(pressed, id, work, body, problem, done) {
   if (pressed.ariaBusy === "true") return;
   pressed.ariaBusy = "true";
-  const id = opened;
-  $("upload-problem").hidden = true;
+  const shown = opened;
+  problem.textContent = "";
   try {
-    const answer = await post(`uploads/${encodeURIComponent(id)}/${path}`, body, { again: true });
-    if (id !== opened) return;
+    const answer = await post(`${path(id)}/${work}`, body, { again: true });
+    if (shown === opened) done(answer);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (shown === opened) problem.textContent = error.message;
+  } finally {
+    pressed.ariaBusy = "false";
+  }
+}
+
+async function act(pressed, work, body) {
+  await request(pressed, opened, work, body, $("upload-problem"), (answer) => {
     upload = answer;
     show();
     $("upload-title").focus();
     scrollTo(0, 0);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    if (id !== opened) return;
-    $("upload-problem").textContent = error.message;
-    $("upload-problem").hidden = false;
-  } finally {
-    pressed.ariaBusy = "false";
-  }
+  });
   watch.now();
 }
 
@@ -265,29 +251,21 @@ export function askUndo({ uploadId, filename }, place, done) {
   asked = { uploadId, place, done };
   $("undo-about").replaceChildren(
     h("b", filename),
-    ": each bean that the import changed gets its earlier values back, and each bean that it added is removed. " +
+    ": beans that it changed get their earlier values back, and beans that it added are removed. " +
       "Beans that somebody has changed since stay as they are, and the result names them.",
   );
-  $("undo-problem").hidden = true;
+  $("undo-problem").textContent = "";
   openDialog(dialog);
 }
 
-$("undo-yes").addEventListener("click", async ({ currentTarget: yes }) => {
-  if (yes.ariaBusy === "true") return;
-  yes.ariaBusy = "true";
+$("undo-yes").addEventListener("click", ({ currentTarget }) => {
   const { uploadId, place, done } = asked;
-  try {
-    notice(await post(`uploads/${encodeURIComponent(uploadId)}/undo`, {}, { again: true }));
+  request(currentTarget, uploadId, "undo", {}, $("undo-problem"), (answer) => {
+    notice(answer);
     dialog.close();
     place.focus();
     done();
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    $("undo-problem").textContent = error.message;
-    $("undo-problem").hidden = false;
-  } finally {
-    yes.ariaBusy = "false";
-  }
+  });
 });
 
 export const preview = {
@@ -297,8 +275,7 @@ export const preview = {
       dialog.close();
       upload = known ?? null;
       for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
-      $("upload-state").replaceChildren();
-      $("upload-problem").hidden = true;
+      for (const place of ["state", "problem"]) $(`upload-${place}`).replaceChildren();
       $("upload-title").textContent = known?.filename ?? "Upload";
     }
     opened = uploadId;

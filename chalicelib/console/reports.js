@@ -1,7 +1,7 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
 import { traceLink } from "./config.js";
-import { $, announce, badge, button, entitle, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
+import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -21,8 +21,6 @@ const STATUS = {
   ABORTED: ["bad", "Stopped"],
 };
 
-const WAIT = "The report is running. You can leave this page. A message in the inbox will announce the report.";
-
 const badgeOf = (status) => badge(...STATUS[status]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
@@ -31,14 +29,13 @@ const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt)
 
 const form = $("report-form");
 const submission = new Submission("report");
-// Holds the failed report to request again, or null.
+// Holds the failed report to request again.
 let again = null;
 
 form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
 onSubmit(form, async () => {
-  const { kind, mode, href } = again ?? { kind: form.elements.kind.value, mode: form.elements.mode.value };
-  const problem = $("report-problem");
-  problem.hidden = true;
+  const { kind, mode, href } = again ?? Object.fromEntries(new FormData(form));
+  $("report-problem").textContent = "";
   try {
     // The list of reports omits the mode.
     const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
@@ -46,12 +43,10 @@ onSubmit(form, async () => {
     location.hash = `#reports/${reportId}`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    problem.textContent = error.message;
-    problem.hidden = false;
+    $("report-problem").textContent = error.message;
   }
 });
 
-/** Returns a button that requests the same report again, with the form. */
 const againButton = (failed) =>
   button(["Try again", h("span.unseen", ` ${failed.reportId}`)], () => {
     again = failed;
@@ -63,16 +58,14 @@ const againButton = (failed) =>
 
 // --- List
 
-const storagePoll = new Poll(async (signal) => {
-  await showStorage(signal, () => storagePoll.now());
+const storagePoll = new Poll(async (signal, retry) => {
+  await showStorage(signal, retry);
   return SECONDS;
 });
 
 const list = new Listing({
   what: "reports",
-  state: $("reports-state"),
-  list: $("reports-list"),
-  older: $("reports-older"),
+  id: "reports",
   key: (each) => each.href,
   load: async (parameters, signal) => {
     const { reports, next } = await get("reports", { kind: $("reports-kind").value, limit: 10, ...parameters }, signal);
@@ -80,13 +73,13 @@ const list = new Listing({
   },
   make: makeReport,
   update: updateReport,
-  empty: ["No reports yet", "Request one. It takes a few seconds."],
+  empty: () => ["No reports yet", "Request one. It takes a few seconds."],
   seconds: () => (list.items.some((each) => each.status === "RUNNING") ? SECONDS_RUNNING : SECONDS),
 });
 
-function makeReport({ reportId, kind, startedAt, href }, isNew) {
+function makeReport({ reportId, kind, startedAt, href }) {
   return h(
-    isNew ? "li.row.new" : "li.row",
+    "li.row",
     icon(kind === "storage" ? "storage" : "report"),
     h(
       "div",
@@ -102,8 +95,7 @@ function makeReport({ reportId, kind, startedAt, href }, isNew) {
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
-  if (status.dataset.status !== report.status) status.replaceChildren(badgeOf(report.status));
-  status.dataset.status = report.status;
+  if (isChanged(status, report.status)) status.replaceChildren(badgeOf(report.status));
   element.querySelector(".act").hidden = STATUS[report.status][0] !== "bad";
   element.querySelector(".who").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
@@ -112,25 +104,23 @@ $("reports-kind").addEventListener("change", () => list.reset());
 
 // --- Report
 
-// Holds the id of the report that is shown, or null.
 let opened = null;
 let report = null;
 let picture = null;
 
-const watch = new Poll(async (signal) => {
-  const before = report?.status;
+const watch = new Poll(async (signal, retry) => {
+  const wasRunning = report?.status === "RUNNING";
   // The id in the page's address may already be escaped.
   const path = `reports/${encodeURIComponent(opened).replaceAll("%25", "%")}`;
-  const state = $("report-state");
-  const place = { state, what: "report", isVisible: report !== null, retry: () => watch.now(), signal };
+  const place = { state: $("report-state"), what: "report", isVisible: report !== null, retry, signal };
   let history;
   [report, history] = await loaded(place, () =>
     Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]),
   );
-  state.replaceChildren();
   showReport(history);
-  if (before === "RUNNING" && report.status !== "RUNNING") announce(`Report: ${STATUS[report.status][1]}.`);
-  return report.status === "RUNNING" ? SECONDS_WATCHED : null;
+  if (report.status === "RUNNING") return SECONDS_WATCHED;
+  if (wasRunning) announce(`Report: ${STATUS[report.status][1]}.`);
+  return null;
 });
 
 function showReport(history) {
@@ -148,21 +138,21 @@ function showReport(history) {
 }
 
 function showAbout() {
-  const about = $("report-about");
-  const parts = [
-    badgeOf(report.status),
+  const { status, startedAt, finishedAt, requestedBy, reportId } = report;
+  $("report-about").replaceChildren(
+    badgeOf(status),
     " started ",
-    time(report.startedAt, "moment"),
-    report.requestedBy ? ` by ${report.requestedBy}` : "",
-    report.finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
+    time(startedAt, "moment"),
+    requestedBy ? ` by ${requestedBy}` : "",
+    finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
     // While the report runs, this text is replaced every second, and a link would lose the focus.
-    report.finishedAt ? traceLink(report.reportId) : "",
-  ];
-  about.replaceChildren(...parts);
+    finishedAt ? traceLink(reportId) : "",
+  );
 }
 
 function outcome() {
-  if (report.status === "RUNNING") return [h("p.callout", WAIT)];
+  if (report.status === "RUNNING")
+    return [h("p.callout", "The report is running. You can leave this page. A message in the inbox will announce it.")];
   if (report.status !== "SUCCEEDED") {
     const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
     return [h("div.callout.bad", icon("alarm"), words, againButton(report))];
@@ -206,22 +196,17 @@ function summary() {
     const about = h("p", MODES[result.mode], ", ", ...asOf(result), ".");
     return [part("summary", "Buckets", about, ...bars(result))];
   }
-  const totals = [
-    ["Beans", result.rows],
-    ["Suppliers", result.suppliers],
-    ["In stock", result.quantity],
-  ];
-  const tiles = totals.map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
+  const totals = { Beans: result.rows, Suppliers: result.suppliers, "In stock": result.quantity };
+  const tiles = Object.entries(totals).map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
   const { low, changes } = result;
-  const since = changes?.since ? ["Since the report of ", time(changes.since, "short"), ": "] : [];
+  const since = changes?.since ? ["Since the report of ", time(changes.since), ": "] : [];
   return [
     low && part("low", "Low in stock", ...lowBeans(low)),
     changes && part("changes", "What changed", h("p", ...since, changes.text)),
     part("summary", "Inventory", h("dl.totals", ...tiles)),
-  ].filter(Boolean);
+  ];
 }
 
-/** Returns a sentence about low stock, and a list of the lowest beans. */
 export function lowBeans({ count, limit, beans }) {
   const few = count === 1 ? "bean has" : "beans have";
   return [
@@ -235,7 +220,7 @@ export function lowBeans({ count, limit, beans }) {
   ];
 }
 
-/** Updates the running time of the report and the remaining time of its link. This function runs once a second. */
+/** Updates the running time of the report and the remaining time of its link once a second. */
 function tick() {
   if (!report || document.hidden) return;
   if (report.status === "RUNNING") showAbout();
@@ -266,20 +251,15 @@ export const reports = {
     if (reportId !== opened) {
       report = null;
       picture = null;
-      $("report-state").replaceChildren();
-      $("report-body").replaceChildren();
+      for (const place of ["state", "body", "about"]) $(`report-${place}`).replaceChildren();
       $("report-title").textContent = "Report";
-      $("report-about").replaceChildren();
     }
     opened = reportId;
-    clearInterval(ticking);
+    reports.close();
     if (reportId) {
-      list.stop();
-      storagePoll.stop();
       watch.start();
       ticking = setInterval(tick, 1000);
     } else {
-      watch.stop();
       list.start();
       storagePoll.start();
     }

@@ -18,8 +18,7 @@ const EARLY = 5 * 60_000;
 const ANSWER = 150;
 
 // Two stages can have the same origin, but not the same client.
-const CHANNEL = `cafe-${config.clientId}`;
-const channel = new BroadcastChannel(CHANNEL);
+const channel = new BroadcastChannel(`cafe-${config.clientId}`);
 
 // Holds the session as `{ id, refresh, renewAt, name, groups, mark }`, or null if nobody is signed in.
 let tokens = null;
@@ -27,7 +26,7 @@ let tokens = null;
 // If the API also refuses `renewedToken`, the user has no permission.
 let renewedToken = null;
 let refreshing = null;
-let whenSignedIn = [];
+let signedIn = Promise.withResolvers();
 let onChange = () => {};
 
 // AWS WAF refuses requests with a ForbiddenException, for example if an address sends too many.
@@ -58,22 +57,15 @@ async function ask(action, body) {
 }
 
 function claims(jwt) {
-  const bytes = Uint8Array.from(atob(jwt.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")), (c) =>
-    c.charCodeAt(0),
-  );
-  return JSON.parse(new TextDecoder().decode(bytes));
+  const text = atob(jwt.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
+  return JSON.parse(new TextDecoder().decode(Uint8Array.from(text, (each) => each.charCodeAt(0))));
 }
 
 /** Returns a value that changes at each sign-out, for tabs that were asleep, or null without localStorage. */
-function currentMark() {
-  try {
-    return localStorage.getItem(CHANNEL);
-  } catch {
-    return null;
-  }
-}
+const currentMark = () => recall(config.clientId, "localStorage");
 
-const isCurrent = ({ mark = null }) => mark === currentMark();
+// A session of an earlier version may hold the mark as a string.
+const isCurrent = ({ mark = null }) => `${mark}` === `${currentMark()}`;
 
 function storeTokens(result, mark) {
   const payload = claims(result.IdToken);
@@ -98,9 +90,8 @@ function adopt(session) {
   showTyped();
   showProblem("");
   onChange(person());
-  const resolved = whenSignedIn;
-  whenSignedIn = [];
-  resolved.forEach((resolve) => resolve());
+  signedIn.resolve();
+  signedIn = Promise.withResolvers();
 }
 
 /** Returns `{ name, groups, isManager }`, or null if nobody is signed in. */
@@ -109,8 +100,6 @@ export function person() {
   const { name, groups } = tokens;
   return { name, groups, isManager: groups.includes("managers") };
 }
-
-const signedIn = () => new Promise((resolve) => whenSignedIn.push(resolve));
 
 channel.addEventListener("message", ({ data }) => {
   if (data === "who?") {
@@ -126,7 +115,7 @@ channel.addEventListener("message", ({ data }) => {
 /** Returns an ID token, and replaces it first if it expires soon. Throws a TypeError if the user pool cannot be reached. */
 export async function token() {
   if (tokens && !isCurrent(tokens)) leave();
-  if (!tokens) await signedIn();
+  if (!tokens) await signedIn.promise;
   if (Date.now() > tokens.renewAt) await refresh();
   return tokens.id;
 }
@@ -181,9 +170,11 @@ function explain(error) {
   return WORDS[error.code] ?? (error.message || `The user pool refused the sign-in (${error.code}). Try again.`);
 }
 
-function showProblem(text) {
-  problem.textContent = text;
-  problem.hidden = !text;
+const showProblem = (text) => (problem.textContent = text);
+
+function refuse(text, field) {
+  showProblem(text);
+  field.focus();
 }
 
 function showStep() {
@@ -222,21 +213,10 @@ async function sendForm(fields) {
 async function submit() {
   const fields = { name: $("name").value.trim(), password: $("password").value, next: $("new-password").value };
   const [first, second] = challenge ? [$("new-password"), $("new-password-again")] : [$("name"), $("password")];
-  if (challenge && unmetRules().length) {
-    showProblem("The new password does not meet all rules.");
-    first.focus();
-    return;
-  }
-  if (!first.value || !second.value) {
-    showProblem("Fill in both fields.");
-    (first.value ? second : first).focus();
-    return;
-  }
-  if (challenge && first.value !== second.value) {
-    showProblem("The two passwords differ. Type the same password in both fields.");
-    second.focus();
-    return;
-  }
+  if (challenge && unmetRules().length) return refuse("The new password does not meet all rules.", first);
+  if (!first.value || !second.value) return refuse("Fill in both fields.", first.value ? second : first);
+  if (challenge && first.value !== second.value)
+    return refuse("The two passwords differ. Type the same password in both fields.", second);
   let name, answer;
   try {
     [name, answer] = await sendForm(fields);
@@ -280,10 +260,10 @@ function showSignIn() {
   $("name").focus();
 }
 
+const dialog = $("again");
 let waitingAgain = false;
 
 async function signInAgain() {
-  const dialog = $("again");
   waitingAgain = true;
   $("again-form").append(form);
   $("name").value = tokens.name;
@@ -291,7 +271,7 @@ async function signInAgain() {
   $("name").readOnly = true;
   openDialog(dialog);
   $("password").focus();
-  await signedIn();
+  await signedIn.promise;
   waitingAgain = false;
   dialog.close();
   announce("You are signed in again.");
@@ -299,17 +279,14 @@ async function signInAgain() {
 
 // The user can close this dialog only by signing in or out.
 // Pressing Escape twice may still close the dialog. The dialog then reopens.
-$("again").addEventListener("cancel", (event) => event.preventDefault());
-$("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
+dialog.addEventListener("cancel", (event) => event.preventDefault());
+dialog.addEventListener("close", () => waitingAgain && openDialog(dialog));
 $("again-leave").addEventListener("click", signOut);
 
 /** Ends the session in all tabs of this browser and in the user pool. */
 export function signOut() {
-  try {
-    localStorage.setItem(CHANNEL, Math.random());
-  } catch {
-    // Without localStorage, only tabs that are awake notice the sign-out.
-  }
+  // Without localStorage, only tabs that are awake notice the sign-out.
+  keep(config.clientId, Math.random(), "localStorage");
   channel.postMessage("out");
   return leave();
 }
@@ -321,14 +298,9 @@ async function leave() {
   waitingAgain = false;
   forget();
   if (ended?.refresh) {
-    try {
-      await Promise.race([
-        ask("RevokeToken", { Token: ended.refresh }),
-        new Promise((resolve) => setTimeout(resolve, 3000)),
-      ]);
-    } catch {
-      // The browser forgets the refresh token even if the user pool cannot revoke it.
-    }
+    // The browser forgets the refresh token even if the user pool cannot revoke it.
+    const revoked = ask("RevokeToken", { Token: ended.refresh }).catch(() => {});
+    await Promise.race([revoked, new Promise((resolve) => setTimeout(resolve, 3000))]);
   }
   location.replace(document.baseURI);
 }

@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { countFailures, countMessages, MESSAGES } from "./counts.js";
 import { $, fillOnce, h, keyed, part, s } from "./dom.js";
-import { clock, counted, hour, midnight, number, now, time, weekday } from "./format.js";
+import { amounts, clock, counted, hour, midnight, number, now, time, weekday } from "./format.js";
 import { brief, notifications } from "./inbox.js";
 import { Listing, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
@@ -20,11 +20,9 @@ const HEIGHT = 172;
 
 let figures = null;
 
-const poll = new Poll(async (signal) => {
-  const state = $("today-state");
-  const place = { state, what: "figures", isVisible: figures !== null, retry: () => poll.now(), signal };
+const poll = new Poll(async (signal, retry) => {
+  const place = { state: $("today-state"), what: "figures", isVisible: figures !== null, retry, signal };
   figures = await loaded(place, () => get("today", { since: midnight().toISOString() }, signal));
-  state.replaceChildren();
   $("today-figures").hidden = false;
   showTotals(figures);
   fillOnce("today-stock", JSON.stringify([figures.lowStock, person()?.isManager]), stock);
@@ -35,8 +33,7 @@ const poll = new Poll(async (signal) => {
 
 const news = new Listing({
   what: "news",
-  state: $("today-news-state"),
-  list: $("today-news"),
+  id: "today-news",
   key: (each) => each.messageId,
   load: async (_, signal) => {
     const page = await notifications({ limit: MESSAGES }, signal);
@@ -44,84 +41,56 @@ const news = new Listing({
     return { items: page.items.slice(0, NEWS), next: null };
   },
   make: brief,
-  empty: ["No news yet", "New orders, uploads and reports appear here."],
-  seconds: SECONDS,
+  empty: () => ["No news yet", "New orders, uploads and reports appear here."],
+  seconds: () => SECONDS,
 });
 
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
-  const failed = failures.deadLetters + failures.alarms;
-  // Each tile has a title, a tab, a number, a flag, notes and problems.
-  // The flag of a tile means that the real number may be higher.
+  const { deadLetters, alarms } = failures;
+  const problems = [deadLetters && counted(deadLetters, "dead letter"), alarms && counted(alarms, "alarm")];
+  const failed = deadLetters + alarms;
+  const atLeast = (amount, { more }) => (more ? "≥ " : "") + number(amount);
+  // Each tile has a tab, a title, a number, a note and a problem.
   const tiles = [
-    ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
+    ["orders", "Orders", atLeast(orders.stored, orders), amounts({ "on the queue": orders.waiting }), ""],
     [
-      "Reports",
       "reports",
-      reports.succeeded,
-      reports.more,
-      [reports.running && `${number(reports.running)} running`],
-      [reports.failed && `${number(reports.failed)} failed`],
+      "Reports",
+      atLeast(reports.succeeded, reports),
+      amounts({ running: reports.running }),
+      amounts({ failed: reports.failed }),
     ],
     [
-      "Uploads",
       "uploads",
-      uploads.imported,
-      uploads.more,
-      [uploads.other && `${number(uploads.other)} not inventory files`],
-      [uploads.notImported && `${number(uploads.notImported)} not imported`],
+      "Uploads",
+      atLeast(uploads.imported, uploads),
+      amounts({ "not inventory files": uploads.other }),
+      amounts({ "not imported": uploads.notImported }),
     ],
-    [
-      "Failures",
-      "dead-letters",
-      failed,
-      failures.more,
-      [failed === 0 && "none"],
-      [
-        failures.deadLetters && counted(failures.deadLetters, "dead letter"),
-        failures.alarms && counted(failures.alarms, "alarm"),
-      ],
-    ],
+    ["dead-letters", "Failures", atLeast(failed, failures), failed ? "" : "none", problems.filter(Boolean).join(", ")],
   ];
-  const opens = (tab) => tab === "orders" || person()?.isManager;
-  const make = ([title, tab]) =>
-    h(
-      "div",
-      h("dt", opens(tab) ? h("a.whole", { href: `#${tab}`, text: title }) : title),
-      h("dd"),
-      h("dd.note"),
-      h("dd.note.problem"),
-    );
-  keyed(
-    $("today-totals"),
-    tiles,
-    ([title]) => title,
-    make,
-    (tile, [, tab, amount, more, notes, bad]) => {
-      const texts = [
-        (more ? "≥ " : "") + number(amount),
-        notes.filter(Boolean).join(", "),
-        bad.filter(Boolean).join(", "),
-      ];
-      tile.querySelectorAll("dd").forEach((each, index) => (each.textContent = texts[index]));
-      tile.classList.toggle("bad", tab === "dead-letters" && failed > 0);
-    },
-  );
+  const make = ([tab, title]) => {
+    const name = tab === "orders" || person()?.isManager ? h("a.whole", { href: `#${tab}`, text: title }) : title;
+    return h("div", h("dt", name), h("dd"), h("dd.note"), h("dd.note.problem"));
+  };
+  const update = (tile, [tab, , ...texts]) => {
+    tile.querySelectorAll("dd").forEach((each, index) => (each.textContent = texts[index]));
+    tile.classList.toggle("bad", tab === "dead-letters" && failed > 0);
+  };
+  keyed($("today-totals"), tiles, ([tab]) => tab, make, update);
 }
 
 function stock() {
   const { lowStock: low } = figures;
   const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href, text }) : other);
   const content = low
-    ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt, "short"), "."]
+    ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt), "."]
     : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
   return [part("today-stock", "Low in stock", h("p.soft", ...content), ...(low ? lowBeans(low) : []))];
 }
 
-/**
- * Returns the hours from the first to the last one with orders, including the present hour. Each hour has its number of
- * orders, or null if the number is unknown.
- */
+/** Returns the hours with orders, those between, and the present hour, each with its number or null if unknown. */
 function hoursOfToday(counts) {
   const [first, end] = [midnight().getTime(), midnight(-1).getTime()];
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
@@ -151,20 +120,14 @@ function showChart(orders) {
     const middle = `${(index + 0.5) * share}%`;
     const isNow = index === passed.length - 1;
     const kind = count === null ? "to-come" : count ? (isNow ? "now" : "bar") : "none";
+    const [x, width, y] = [`${(index + 0.14) * share}%`, `${share * 0.72}%`, BASE - height];
     return [
       s(
         "rect",
-        {
-          class: kind,
-          x: `${(index + 0.14) * share}%`,
-          width: `${share * 0.72}%`,
-          y: BASE - height,
-          height,
-          rx: Math.min(4, height / 2),
-        },
-        count === null ? null : s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
+        { class: kind, x, width, y, height, rx: Math.min(4, height / 2) },
+        count !== null && s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
       ),
-      count ? s("text", { x: middle, y: BASE - height - 6, class: "number", text: number(count) }) : null,
+      count > 0 && s("text.number", { x: middle, y: y - 6, text: number(count) }),
       s("text", { x: middle, y: BASE + 20, class: index % every ? "between" : null, text: hour(start) }),
     ];
   });

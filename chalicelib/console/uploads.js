@@ -1,6 +1,6 @@
-/** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. The module `preview` shows one upload. */
+/** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. */
 import { ApiError, get, post } from "./api.js";
-import { $, announce, button, h, icon, keyed } from "./dom.js";
+import { $, announce, button, h, icon, isChanged, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { number, now, size, time } from "./format.js";
 import { Listing } from "./listing.js";
@@ -20,8 +20,8 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 
 // --- Sending
 
-// Holds the files to send, newest first, as `{ id, file, isOnly, step, sent, uploadId, problem, canRetry, since }`.
-// A file's `step` is asking, sending, waiting or failed. A file leaves this list when the list of uploads shows it.
+// Holds the files to send, newest first, as `{ id, file, isOnly, step, sent, uploadId, error, since }`.
+// A `step` is asking, sending, waiting or failed. A file leaves when the list of uploads shows it.
 let sendings = [];
 let lastId = 0;
 let queue = Promise.resolve();
@@ -30,17 +30,8 @@ const input = $("upload-file");
 const drop = $("drop");
 
 function choose(files) {
-  const chosen = [...files].map((file) => ({
-    id: (lastId += 1),
-    file,
-    step: "asking",
-    sent: 0,
-    isOnly: files.length === 1,
-    uploadId: null,
-    problem: "",
-    canRetry: false,
-    since: 0,
-  }));
+  const isOnly = files.length === 1;
+  const chosen = [...files].map((file) => ({ id: (lastId += 1), file, isOnly, step: "asking", sent: 0 }));
   sendings = [...chosen, ...sendings];
   showSendings();
   // Files are sent one after another, because a single upload can use all the bandwidth.
@@ -49,7 +40,6 @@ function choose(files) {
 
 async function send(sending) {
   sending.step = "asking";
-  sending.problem = "";
   try {
     if (!sending.file.size) throw new ApiError(400, "The file is empty.");
     let place = await signed(sending.file);
@@ -62,11 +52,11 @@ async function send(sending) {
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
         if (tries === TRIES) throw new ApiError(0, "S3 cannot be reached. Check the network, and try again.");
-        // The upload waits until the connection is back. The signed form can be reused for the same object key.
         reportLost();
         sending.step = "asking";
         showSendings();
         await untilConnected();
+        // Until it expires, the signed form can be reused.
         if (Date.parse(place.expiresAt) < now() + 60_000) place = await signed(sending.file);
       }
     }
@@ -79,15 +69,13 @@ async function send(sending) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     sending.step = "failed";
-    // Status 400 means that the file is invalid, so a retry would not help.
-    sending.canRetry = error.status !== 400;
-    sending.problem = error.message;
-    announce(`${sending.file.name}: ${sending.problem}`);
+    sending.error = error;
+    announce(`${sending.file.name}: ${error.message}`);
   }
   showSendings();
 }
 
-/** Requests a signed upload form. Repeating this request is safe, because an unused form has no effect. */
+/** Requests a signed upload form. This is safe to repeat, because an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size, preview: true }, { again: true });
 
 /** Sends the file with XMLHttpRequest to track the progress. Throws a TypeError if S3 does not respond. */
@@ -143,25 +131,25 @@ const makeSending = ({ file }) =>
   );
 
 function updateSending(element, sending) {
-  const { step, sent, problem, canRetry, since, uploadId } = sending;
+  const { step, sent, error, since, uploadId } = sending;
   const late = now() - since > LONG;
+  const isFailed = step === "failed";
   const text = {
     asking: "Waiting for upload …",
     sending: sent < 1 ? `Uploading, ${number(Math.floor(sent * 100))} % …` : "Uploaded, waiting for S3 to confirm …",
     waiting: late ? "S3 takes longer than usual to announce the file." : "Uploaded. The file is being read …",
-    failed: problem,
+    failed: error?.message,
   }[step];
-  element.querySelector(".step-text").textContent = text;
-  element.querySelector(".step-text").classList.toggle("problem", step === "failed");
-  const progress = element.querySelector("progress");
-  progress.hidden = step === "failed";
+  const [words, progress, outcome] = [".step-text", "progress", ".outcome"].map((part) => element.querySelector(part));
+  words.textContent = text;
+  words.classList.toggle("problem", isFailed);
+  progress.hidden = isFailed;
   if (step === "waiting") progress.removeAttribute("value");
   else progress.value = sent;
-  const outcome = element.querySelector(".outcome");
-  if (outcome.dataset.step === step) return;
-  outcome.dataset.step = step;
+  if (!isChanged(outcome, step)) return;
   if (step === "waiting") outcome.replaceChildren(h("a", { href: `#uploads/${uploadId}` }, "Open the preview"));
-  else if (step === "failed" && canRetry) outcome.replaceChildren(button("Try again", () => send(sending)));
+  // Status 400 means that the file is invalid, so a retry would not help.
+  else if (isFailed && error.status !== 400) outcome.replaceChildren(button("Try again", () => send(sending)));
   else outcome.replaceChildren();
 }
 
@@ -171,29 +159,24 @@ input.addEventListener("change", () => {
   input.value = "";
 });
 
-const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// By default, the browser would open a file that is dropped outside the drop area, and leave the page.
-addEventListener("dragover", (event) => {
-  if (!bringsFiles(event)) return;
+function drag(event) {
+  const { type, target, dataTransfer } = event;
+  if (!dataTransfer.types.includes("Files")) return;
+  // By default, the browser would open a file that is dropped outside the drop area, and leave the page.
   event.preventDefault();
-  event.dataTransfer.dropEffect = drop.contains(event.target) ? "copy" : "none";
-  drop.classList.toggle("over", drop.contains(event.target));
-});
-addEventListener("dragleave", () => drop.classList.remove("over"));
-addEventListener("drop", (event) => {
-  if (!bringsFiles(event)) return;
-  event.preventDefault();
-  drop.classList.remove("over");
-  if (drop.contains(event.target)) choose(event.dataTransfer.files);
-});
+  const isInside = drop.contains(target);
+  dataTransfer.dropEffect = isInside ? "copy" : "none";
+  drop.classList.toggle("over", isInside && type === "dragover");
+  if (isInside && type === "drop") choose(dataTransfer.files);
+}
+
+for (const type of ["dragover", "dragleave", "drop"]) addEventListener(type, drag);
 
 // --- List
 
 const list = new Listing({
   what: "uploads",
-  state: $("uploads-state"),
-  list: $("uploads-list"),
-  older: $("uploads-older"),
+  id: "uploads",
   key: (each) => each.uploadId,
   load: async (parameters, signal) => {
     const { uploads, next } = await get("uploads", { limit: 25, ...parameters }, signal);
@@ -201,7 +184,7 @@ const list = new Listing({
   },
   make: makeUpload,
   update: updateUpload,
-  empty: ["No uploads", "No file was uploaded in the last 90 days."],
+  empty: () => ["No uploads", "No file was uploaded in the last 90 days."],
   seconds: () =>
     list.items.some(isMoving) || sendings.some((each) => each.step === "waiting") ? SECONDS_MOVING : SECONDS,
   refreshed() {
@@ -212,23 +195,21 @@ const list = new Listing({
   },
 });
 
-function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }, isNew) {
+function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }) {
   const link = h("a.whole", { href: `#uploads/${uploadId}` }, h("b", filename));
   const undo = () => askUndo({ uploadId, filename }, link, () => list.refresh());
   return h(
-    isNew ? "li.row.new" : "li.row",
+    "li.row",
     icon("upload"),
     h("div", link, h("span.status"), h("span.soft.reason")),
-    h("p.act", h("button", { type: "button", "aria-label": `Undo ${filename}`, onclick: undo }, icon("undo"), "Undo")),
+    h("p.act", h("button", { "aria-label": `Undo ${filename}`, onclick: undo }, icon("undo"), "Undo")),
     h("p.who", uploadedBy ? h("bdi", `by ${uploadedBy}`) : "put straight into S3"),
     h("p.when", time(uploadedAt)),
   );
 }
 
 function updateUpload(element, upload) {
-  const content = JSON.stringify(upload);
-  if (element.dataset.content === content) return;
-  element.dataset.content = content;
+  if (!isChanged(element, JSON.stringify(upload))) return;
   element.querySelector(".status").replaceChildren(badge(upload));
   element.querySelector(".reason").textContent = about(upload);
   element.querySelector(".act").hidden = !canUndo(upload);
