@@ -34,8 +34,10 @@ def page(request: Request, settings: Settings) -> Response:
         "version": VERSION,
         "trace_path": trace_path(),
     }
+    # The browser loads all modules at once, and not one import after another.
+    modules = [f'<link rel="modulepreload" href="console/{path.name}">' for path in sorted(FOLDER.glob("*.js"))]
     filled = Template((FOLDER / "index.html").read_text("utf-8")).substitute(
-        {name: html.escape(value) for name, value in values.items()}
+        {name: html.escape(value) for name, value in values.items()}, modules="\n".join(modules)
     )
     return _answer(request, settings, filled, "text/html; charset=utf-8")
 

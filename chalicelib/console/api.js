@@ -53,7 +53,7 @@ async function request(method, path, { body, key, signal, again = true, isCsv = 
     if (response.ok) return answer;
     const { status } = response;
     if ((status === 401 || status === 403) && !renewed) {
-      // The token may have expired, or the user's groups may have changed, so the next attempt uses a new token.
+      // The token may have expired, or the user's groups may have changed.
       renewed = true;
       if (await renew(idToken)) continue;
     }
@@ -72,7 +72,7 @@ function send(method, path, body, key, idToken, signal, again) {
   const headers = { Authorization: `Bearer ${idToken}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers["Idempotency-Key"] = key;
-  // API Gateway may take 29 seconds to respond. With retries, less patience is better: most responses arrive quickly.
+  // API Gateway may take 29 seconds. With retries, less is enough, because most responses arrive quickly.
   const patience = AbortSignal.timeout(again ? 15_000 : 30_000);
   return fetch(path, {
     method,
@@ -100,7 +100,7 @@ function pause(milliseconds, signal) {
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/** Returns a new Idempotency-Key. The key becomes an order or report id, so its characters are easy to read aloud. */
+/** Returns an Idempotency-Key. It becomes an order or report id, so its characters are easy to read aloud. */
 function newKey() {
   const letters = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => LETTERS[byte % 32]);
   return letters.join("").replace(/(.{4})(?=.)/g, "$1-");

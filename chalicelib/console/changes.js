@@ -105,14 +105,8 @@ function section(uploadId, kind, total) {
   const state = h("div");
   const more = button("Show more", load);
   const amount = h("span.hint");
-  const found = part(
-    kind,
-    [title, " ", h("span.soft", number(total))],
-    about && h("p", about),
-    state,
-    list,
-    h("p.more", more, " ", amount),
-  );
+  const foot = h("p.more", { hidden: true }, more, " ", amount);
+  const found = part(kind, [title, " ", h("span.soft", number(total))], about && h("p", about), state, list, foot);
   let next;
 
   async function load() {
@@ -126,7 +120,7 @@ function section(uploadId, kind, total) {
       list.append(...rows);
       next = page.next;
       amount.textContent = `${number(list.childElementCount)} of ${number(total)}`;
-      more.parentElement.hidden = !next;
+      foot.hidden = !next;
       // No rows are kept of a file that was imported without a preview.
       found.hidden = !list.childElementCount;
       if (!isFirst) announce(`${number(rows.length)} more rows shown, ${amount.textContent}.`);
@@ -137,7 +131,6 @@ function section(uploadId, kind, total) {
     }
   }
 
-  more.parentElement.hidden = true;
   load();
   return found;
 }

@@ -105,7 +105,7 @@ export function isChanged(element, state) {
 
 /** Replaces the content of the element `id` only if `state` has changed. */
 export function fillOnce(id, state, make) {
-  if (isChanged($(id), state)) $(id).replaceChildren(...make());
+  if (isChanged($(id), state)) $(id).replaceChildren(...make().filter(Boolean));
 }
 
 /** Returns an HTML section with a heading. */

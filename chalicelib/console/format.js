@@ -19,7 +19,7 @@ const has12Hours = new Intl.DateTimeFormat(locale, CLOCK).resolvedOptions().hour
 let behind = 0;
 let compared = false;
 
-/** Compares the clocks of the user and the server once, so that countdowns and the present day are correct. */
+/** Compares the user's clock with the server's once, for correct countdowns and days. */
 export function serverTime(text) {
   const difference = Date.parse(text ?? "") - Date.now();
   if (compared || Number.isNaN(difference)) return;
@@ -59,7 +59,7 @@ export function duration(milliseconds, decimals = 1) {
   return `${Math.floor(time / HOUR)} h ${Math.floor((time % HOUR) / MINUTE)} min`;
 }
 
-/** Returns the remaining time in minutes and seconds, such as `9:05`. */
+/** Returns minutes and seconds, such as `9:05`. */
 export function countdown(milliseconds) {
   const seconds = Math.max(0, Math.ceil(milliseconds / SECOND));
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -80,7 +80,7 @@ export function midnight(days = 0) {
   return date;
 }
 
-/** Returns a time as all lists show it: `14:05` if it is today, and otherwise `19 Nov, 14:05` or `19 Nov 2025, 14:05`. */
+/** Returns a time as lists show it: `14:05` today, and otherwise `19 Nov, 14:05` or `19 Nov 2025, 14:05`. */
 export function short(date) {
   if (date >= midnight() && date < midnight(-1)) return clock(date);
   return (date.getFullYear() === midnight().getFullYear() ? dayTime : yearTime)(date);
@@ -90,7 +90,7 @@ export const moment = format(FULL, YEAR, CLOCK, { second: "2-digit", timeZoneNam
 
 const FORMS = { short, date: format(DAY, YEAR), moment };
 
-/** Returns text from the API with its timestamps, and those of CloudWatch, in the viewer's time zone. */
+/** Returns text with the timestamps of the API and of CloudWatch in the viewer's time zone. */
 export const inZone = (text) =>
   text
     .replace(/\b(\d\d)\/(\d\d)\/(\d\d) (\d\d:\d\d:\d\d)\b/g, "20$3-$2-$1T$4Z")

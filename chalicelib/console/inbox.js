@@ -60,9 +60,9 @@ function readable(notification) {
 /** Returns a page of notifications. A page of one kind may be empty although it has a next page: skips up to four. */
 export async function notifications(parameters, signal) {
   const items = [];
-  let next;
+  let { next } = parameters;
   for (let asked = 0; asked < 5 && !items.length && next !== null; asked += 1) {
-    const page = await get("notifications", { ...parameters, ...(next && { next }) }, signal);
+    const page = await get("notifications", { ...parameters, next }, signal);
     items.push(...page.notifications.map(readable));
     next = page.next;
   }
@@ -93,7 +93,7 @@ function look(at) {
 
 export const isUnread = ({ sentAt }) => sentAt > lookedAt();
 
-/** Renders the message of a notification. Each line becomes a paragraph, or a list item if it starts with a dash. */
+/** Each line of a message becomes a paragraph, or a list item if it starts with a dash. */
 function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
@@ -107,7 +107,7 @@ function message({ message: text, facts = {} }) {
   return parts;
 }
 
-/** Maps each id in the facts of a notification to a link in the console. Old notifications have no field `facts`. */
+/** Maps each id in the facts of a notification to its link. Old notifications have no facts. */
 function linksOf({ kind, id, orderIDs = [], changes = [] }) {
   const ids = [...orderIDs, ...changes.map(([orderID]) => orderID)];
   const links = new Map(ids.map((orderID) => [orderID, `#orders/${orderID}`]));

@@ -97,7 +97,7 @@ export class Listing {
     this.#poll.stop();
   }
 
-  /** Reloads the first page, and keeps the older pages that are already loaded. */
+  /** Reloads the first page, and keeps the older ones. */
   refresh() {
     this.#poll.now();
   }

@@ -157,7 +157,9 @@ export class MachinePicture {
       node.setAttribute("class", `${isFrame(state) ? "frame" : "state"} ${state.kind} ${state.status}`);
       node.querySelector(".mark")?.setAttribute("d", MARKS[state.status] ?? "");
       // The color and the mark of a state already say that it is done.
-      fit(node.querySelector(".took"), state.status === "waiting" ? "" : progressOf(state).replace("done, ", ""));
+      const text = state.status === "waiting" ? "" : progressOf(state).replace("done, ", "");
+      const title = [`${nameOf(state)} ${text.split(",")[0]}`, 21, 128];
+      fit(node.querySelector(".took"), ...(isFrame(state) ? title : [text]));
     }
     for (const { from, to, kind, path } of this.#edges) {
       const leaves = kind === "catch" ? ["caught", "failed"] : ["succeeded"];
@@ -171,8 +173,7 @@ export class MachinePicture {
 function drawState(state, box) {
   const [x, y, width, height] = [box.left, box.top, box.right - box.left, box.bottom - box.top];
   if (isFrame(state)) {
-    const name = s("text", { x: x + 12, y: y + 16 }, `${nameOf(state)} `, s("tspan.took"));
-    return s("g", s("rect", { x, y, width, height, rx: 14 }), name);
+    return s("g", s("rect", { x, y, width, height, rx: 14 }), s("text.took", { x: x + 12, y: y + 16 }));
   }
   const middle = y + height / 2;
   const drawn = s(
@@ -189,11 +190,11 @@ function drawState(state, box) {
   return drawn;
 }
 
-/** Sets a text, and compresses a long text to fit into the box of its state. */
-function fit(element, text) {
+/** Sets a text, and compresses it to `width` if it has more than `most` characters. */
+function fit(element, text, most = 14, width = WIDTH - 40) {
   element.textContent = text;
-  if (text.length > 14) {
-    element.setAttribute("textLength", WIDTH - 40);
+  if (text.length > most) {
+    element.setAttribute("textLength", width);
     element.setAttribute("lengthAdjust", "spacingAndGlyphs");
   } else element.removeAttribute("textLength");
   return element;

@@ -23,9 +23,11 @@ import { uploads } from "./uploads.js";
 
 const tabs = { today, orders, reports, uploads, inbox, "dead-letters": deadLetters };
 
-// Holds the open tab as `{ tab, id }`, or null before the first tab is shown.
+// The open tab.
 let opened = null;
 let shownTitle = null;
+
+const anchors = document.querySelectorAll("nav.tabs a");
 
 const allowed = (tab) => !tabs[tab].needs || person().isManager;
 
@@ -39,18 +41,14 @@ function route({ byHand = true } = {}) {
     route({ byHand });
     return;
   }
-  const isOther = opened?.tab !== tab;
-  if (isOther && opened) {
-    tabs[opened.tab].close();
-    $(`view-${opened.tab}`).hidden = true;
+  if (opened && opened !== tab) {
+    tabs[opened].close();
+    $(`view-${opened}`).hidden = true;
   }
-  opened = { tab, id };
+  opened = tab;
   const view = $(`view-${tab}`);
   view.hidden = false;
-  for (const anchor of document.querySelectorAll("nav.tabs a")) {
-    if (anchor.hash === `#${tab}`) anchor.setAttribute("aria-current", "page");
-    else anchor.removeAttribute("aria-current");
-  }
+  for (const anchor of anchors) anchor.ariaCurrent = anchor.hash === `#${tab}` ? "page" : null;
   showAllowed(view, tab);
   if (allowed(tab)) tabs[tab].open(id, query);
   else tabs[tab].close();
@@ -66,12 +64,11 @@ function route({ byHand = true } = {}) {
 }
 
 function showAllowed(view, tab) {
-  const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
   view.querySelector(":scope > .forbidden")?.remove();
   view.classList.toggle("closed", !allowed(tab));
   if (allowed(tab)) return;
-  const place = view.appendChild(h("div.forbidden"));
-  forbidden(place, name);
+  const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
+  forbidden(view.appendChild(h("div.forbidden")), name);
 }
 
 /** Updates the page after a sign-in, or after the user's groups change. */
@@ -81,15 +78,14 @@ function showPerson(now) {
   if (!now) return;
   $("person-name").textContent = now.name;
   $("person-role").textContent = now.isManager ? "manager" : now.groups.includes("staff") ? "staff" : "no group";
-  for (const anchor of document.querySelectorAll("nav.tabs a")) {
+  for (const anchor of anchors) {
     anchor.querySelector(".lock")?.remove();
     if (allowed(anchor.hash.slice(1))) continue;
     anchor.append(h("span.lock", icon("lock"), h("span.unseen", " (managers only)")));
   }
-  const mayNow = opened && allowed(opened.tab);
+  const mayNow = opened && allowed(opened);
   // After sign-in, the focus moves from the form to the heading of the tab.
-  if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed"))
-    route({ byHand: !$("gate-form").hidden });
+  if (!opened || mayNow === $(`view-${opened}`).classList.contains("closed")) route({ byHand: !$("gate-form").hidden });
   startCounting();
 }
 

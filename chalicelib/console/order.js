@@ -198,7 +198,7 @@ export async function showOrder(orderID) {
   }
 }
 
-export const closeOrder = () => dialog.close();
+export const closeDialogs = () => document.querySelectorAll("#view-orders dialog").forEach((each) => each.close());
 
 /** Shows an order. If there is a `problem`, the fields keep what the user wrote. */
 function fill(order, problem) {
@@ -217,7 +217,7 @@ function fill(order, problem) {
     ["Placed", time(placedAt, "moment")],
     ["Ordered by", order.requestedBy ?? "not recorded"],
     ...order.changes.map(({ at, by, change, before }) => [
-      time(at, "short"),
+      time(at),
       `${by} ${DID[change]}${before ? `. It was: ${[summary(before.items), before.note].filter(Boolean).join(". ")}` : ""}`,
     ]),
     ["ID", h("span.id", order.orderID, traceLink(order.orderID))],

@@ -4,7 +4,7 @@ import { $, announce, button, fillOnce, h, icon, isChanged, keyed } from "./dom.
 import { dayOf, openExport, range, startOf } from "./export.js";
 import { clock, counted, midnight, moment, now, number } from "./format.js";
 import { empty, loaded } from "./listing.js";
-import { askToCancel, change, closeOrder, onOrder, onPlaced, showOrder, summary } from "./order.js";
+import { askToCancel, change, closeDialogs, onOrder, onPlaced, showOrder, summary } from "./order.js";
 import { Poll } from "./poll.js";
 
 const SECONDS = 4;
@@ -20,12 +20,12 @@ let chosen = "";
 let query = "";
 const byId = new Map();
 let day, isLoaded, isCut;
-// Holds the orders that were placed on this page, and are not stored yet.
+// Holds the orders from this page that are not stored yet.
 let pending = [];
-// Holds an explanation for each order whose last change failed.
+// Explains for an order why its last change failed.
 const problems = new Map();
 const busy = new Set();
-// These orders are also used for suggestions.
+// More orders for the suggestions.
 let recent = [];
 let polls;
 
@@ -85,8 +85,7 @@ async function lookBack(signal) {
   const before = dayOf(startOf(today(), -1));
   const [found] = chosen ? [[]] : await all({ ...range(before), status: OPEN }, signal);
   const link = h("a", { href: `#orders?day=${before}` }, `${counted(found.length, "order")} from yesterday`);
-  const callout = h("p.callout", h("span", link, found.length === 1 ? " is still open." : " are still open."));
-  $("orders-yesterday").replaceChildren(...(found.length ? [callout] : []));
+  $("orders-yesterday").replaceChildren(...(found.length ? [h("p.callout", "Still open: ", link)] : []));
   if (recent.length) return;
   recent = (await get("orders", { limit: 100 }, signal)).orders;
   show();
@@ -147,6 +146,7 @@ function show() {
   const doneRows = sorted(finished, "changedAt").reverse();
   heading.textContent = words(rows.length, opened.length, "open");
   done.firstElementChild.textContent = words(doneRows.length, finished.length, "done");
+  heading.hidden = !isLoaded;
   done.hidden = !finished.length;
   if (!chosen) rows.push(...pending);
   open.hidden = !rows.length;
@@ -161,7 +161,7 @@ function show() {
   suggest("order-menu", known.flatMap(({ items }) => items.map(({ item }) => item)));
 }
 
-/** Keeps the focus in its row, or moves it to the row that takes the place of this row. */
+/** Keeps the focus in its row, or moves it to the next row. */
 function keepFocus(update) {
   const [body] = open.tBodies;
   const focused = document.activeElement;
@@ -224,6 +224,7 @@ function actions(order) {
   ];
 }
 
+/** Changes the status of an order in steps, while the pressed button is busy. */
 async function tap(order, pressed, ...steps) {
   const { orderID, customerID } = order;
   if (busy.has(orderID)) return;
@@ -250,7 +251,8 @@ function linkDays() {
 }
 
 const [picker, search] = [$("orders-day"), $("orders-search")];
-picker.addEventListener("change", () => (location.hash = address("", { day: picker.value })));
+// A year that is being typed has leading zeros.
+picker.addEventListener("change", () => picker.value > "1" && (location.hash = address("", { day: picker.value })));
 search.addEventListener("input", () => {
   query = search.value.trim();
   history.replaceState(null, "", address());
@@ -298,10 +300,10 @@ export const orders = {
     poll.start();
     if (isLoaded) show();
     if (orderID) showOrder(orderID);
-    else closeOrder();
+    else closeDialogs();
   },
   close() {
     poll.stop();
-    closeOrder();
+    closeDialogs();
   },
 };

@@ -109,8 +109,8 @@ function aboutFile() {
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
     ...(uploadedAt ? [", ", time(uploadedAt)] : []),
-    bytes ? `, ${size(bytes)}` : "",
-    encoding ? `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}` : "",
+    bytes && `, ${size(bytes)}`,
+    encoding && `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}`,
     traceLink(upload.key),
   ];
 }
@@ -123,10 +123,10 @@ const progress = (text) => () => [
   h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
 ];
 
-const unused = () =>
-  upload.unusedColumns.length
-    ? [h("div.callout", h("p", "Columns that are not used: ", h("b", upload.unusedColumns.join(", "))))]
-    : [];
+const unused = () => {
+  const columns = upload.unusedColumns.join(", ");
+  return [columns && h("div.callout", h("p", "Columns that are not used: ", h("b", columns)))];
+};
 
 const OUTCOMES = {
   WAITING: progress("Waiting for the file to arrive …"),
@@ -183,7 +183,8 @@ const decision = (words, ...buttons) => [
     ),
   ),
 ];
-const primary = (text, work, body) => button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
+const primary = (text, work, body = {}) =>
+  button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
@@ -229,7 +230,7 @@ async function request(pressed, id, work, body, problem, done) {
   }
 }
 
-async function act(pressed, work, body = {}) {
+async function act(pressed, work, body) {
   await request(pressed, opened, work, body, $("upload-problem"), (answer) => {
     upload = answer;
     show();
@@ -274,8 +275,7 @@ export const preview = {
       dialog.close();
       upload = known ?? null;
       for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
-      $("upload-state").replaceChildren();
-      $("upload-problem").textContent = "";
+      for (const place of ["state", "problem"]) $(`upload-${place}`).replaceChildren();
       $("upload-title").textContent = known?.filename ?? "Upload";
     }
     opened = uploadId;

@@ -29,7 +29,7 @@ const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt)
 
 const form = $("report-form");
 const submission = new Submission("report");
-// Holds the failed report to request again, or null.
+// Holds the failed report to request again.
 let again = null;
 
 form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
@@ -47,7 +47,6 @@ onSubmit(form, async () => {
   }
 });
 
-/** Returns a button that requests the same report again, with the form. */
 const againButton = (failed) =>
   button(["Try again", h("span.unseen", ` ${failed.reportId}`)], () => {
     again = failed;
@@ -200,12 +199,12 @@ function summary() {
   const totals = { Beans: result.rows, Suppliers: result.suppliers, "In stock": result.quantity };
   const tiles = Object.entries(totals).map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
   const { low, changes } = result;
-  const since = changes?.since ? ["Since the report of ", time(changes.since, "short"), ": "] : [];
+  const since = changes?.since ? ["Since the report of ", time(changes.since), ": "] : [];
   return [
     low && part("low", "Low in stock", ...lowBeans(low)),
     changes && part("changes", "What changed", h("p", ...since, changes.text)),
     part("summary", "Inventory", h("dl.totals", ...tiles)),
-  ].filter(Boolean);
+  ];
 }
 
 export function lowBeans({ count, limit, beans }) {
@@ -252,10 +251,8 @@ export const reports = {
     if (reportId !== opened) {
       report = null;
       picture = null;
-      $("report-state").replaceChildren();
-      $("report-body").replaceChildren();
+      for (const place of ["state", "body", "about"]) $(`report-${place}`).replaceChildren();
       $("report-title").textContent = "Report";
-      $("report-about").replaceChildren();
     }
     opened = reportId;
     reports.close();

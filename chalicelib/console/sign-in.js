@@ -309,10 +309,6 @@ async function leave() {
 export function startSession(listener) {
   onChange = listener;
   tokens = recall("session");
-  if (tokens && !isCurrent(tokens)) {
-    tokens = null;
-    forget();
-  }
   onChange(person());
   if (tokens) return;
   channel.postMessage("who?");

@@ -10,21 +10,17 @@ const LOOKED_AT = 6;
 
 export const MODES = { listing: "Counted object by object", metrics: "CloudWatch's daily figures" };
 
+// The summary of a finished report never changes.
 const finished = new Map();
 let newest = {};
 let chosen = null;
-
-async function summaryOf(href, signal) {
-  // The summary of a finished report never changes.
-  if (!finished.has(href)) finished.set(href, (await get(href.slice(1), {}, signal)).summary);
-  return finished.get(href);
-}
 
 async function newestOfEachMode(signal) {
   const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
   const byMode = {};
   for (const { href } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
-    const summary = await summaryOf(href, signal);
+    if (!finished.has(href)) finished.set(href, (await get(href.slice(1), {}, signal)).summary);
+    const summary = finished.get(href);
     byMode[summary.mode] ??= { href, summary };
     if (byMode.listing && byMode.metrics) break;
   }
@@ -65,7 +61,7 @@ export function asOf(summary) {
   return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "date" : "short")];
 }
 
-/** Renders the total size and the bars from the summary of a storage report. */
+/** Returns the total size and the bars of a storage report. */
 export function bars(summary) {
   const { buckets, errors, partial } = summary;
   const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));
@@ -89,7 +85,7 @@ export function bars(summary) {
   ].filter(Boolean);
 }
 
-/** Returns the total size and the number of buckets without a figure. If there are no figures, the size is unknown. */
+/** Returns the total size, and how many buckets have no figure. */
 function total({ asOf, totalBytes, bucketCount, bucketsWithoutFigure: without, errors, partial, mode }) {
   const missing = without ? `. CloudWatch has no figure for ${counted(without, "bucket")} (empty or new)` : "";
   if (!asOf) return [h("b", without || errors.length ? "Size unknown" : "No buckets"), missing];

@@ -47,9 +47,9 @@ const news = new Listing({
 
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
-  const failed = failures.deadLetters + failures.alarms;
-  const problems = [failures.deadLetters && counted(failures.deadLetters, "dead letter")];
-  problems.push(failures.alarms && counted(failures.alarms, "alarm"));
+  const { deadLetters, alarms } = failures;
+  const problems = [deadLetters && counted(deadLetters, "dead letter"), alarms && counted(alarms, "alarm")];
+  const failed = deadLetters + alarms;
   const atLeast = (amount, { more }) => (more ? "≥ " : "") + number(amount);
   // Each tile has a tab, a title, a number, a note and a problem.
   const tiles = [
@@ -85,7 +85,7 @@ function stock() {
   const { lowStock: low } = figures;
   const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href, text }) : other);
   const content = low
-    ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt, "short"), "."]
+    ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt), "."]
     : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
   return [part("today-stock", "Low in stock", h("p.soft", ...content), ...(low ? lowBeans(low) : []))];
 }

@@ -21,7 +21,7 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 // --- Sending
 
 // Holds the files to send, newest first, as `{ id, file, isOnly, step, sent, uploadId, error, since }`.
-// A file's `step` is asking, sending, waiting or failed. A file leaves this list when the list of uploads shows it.
+// A `step` is asking, sending, waiting or failed. A file leaves when the list of uploads shows it.
 let sendings = [];
 let lastId = 0;
 let queue = Promise.resolve();
@@ -52,11 +52,11 @@ async function send(sending) {
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
         if (tries === TRIES) throw new ApiError(0, "S3 cannot be reached. Check the network, and try again.");
-        // The upload waits until the connection is back. The signed form can be reused for the same object key.
         reportLost();
         sending.step = "asking";
         showSendings();
         await untilConnected();
+        // Until it expires, the signed form can be reused.
         if (Date.parse(place.expiresAt) < now() + 60_000) place = await signed(sending.file);
       }
     }
@@ -75,7 +75,7 @@ async function send(sending) {
   showSendings();
 }
 
-/** Requests a signed upload form. Repeating this request is safe, because an unused form has no effect. */
+/** Requests a signed upload form. This is safe to repeat, because an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size, preview: true }, { again: true });
 
 /** Sends the file with XMLHttpRequest to track the progress. Throws a TypeError if S3 does not respond. */
@@ -159,21 +159,18 @@ input.addEventListener("change", () => {
   input.value = "";
 });
 
-const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// By default, the browser would open a file that is dropped outside the drop area, and leave the page.
-addEventListener("dragover", (event) => {
-  if (!bringsFiles(event)) return;
+function drag(event) {
+  const { type, target, dataTransfer } = event;
+  if (!dataTransfer.types.includes("Files")) return;
+  // By default, the browser would open a file that is dropped outside the drop area, and leave the page.
   event.preventDefault();
-  event.dataTransfer.dropEffect = drop.contains(event.target) ? "copy" : "none";
-  drop.classList.toggle("over", drop.contains(event.target));
-});
-addEventListener("dragleave", () => drop.classList.remove("over"));
-addEventListener("drop", (event) => {
-  if (!bringsFiles(event)) return;
-  event.preventDefault();
-  drop.classList.remove("over");
-  if (drop.contains(event.target)) choose(event.dataTransfer.files);
-});
+  const isInside = drop.contains(target);
+  dataTransfer.dropEffect = isInside ? "copy" : "none";
+  drop.classList.toggle("over", isInside && type === "dragover");
+  if (isInside && type === "drop") choose(dataTransfer.files);
+}
+
+for (const type of ["dragover", "dragleave", "drop"]) addEventListener(type, drag);
 
 // --- List
 

@@ -34,12 +34,12 @@ FOCUSED = """() => {
 }"""
 
 
-def tab_to(place: Locator) -> None:
-    """Presses the Tab key until the element ``place`` has the focus."""
+def tab_to(place: Locator, key: str = "Tab") -> None:
+    """Presses the Tab key, or Shift+Tab, until the element ``place`` has the focus."""
     for _ in range(MOST):
         if place.evaluate("(element) => element === document.activeElement"):
             return
-        place.page.keyboard.press("Tab")
+        place.page.keyboard.press(key)
     raise AssertionError(f"Tab does not reach {place}")
 
 
@@ -72,6 +72,9 @@ def test_from_signing_in_to_an_order_and_back_without_a_mouse(visit: Visit, staf
     keyboard.type("Tea")
     tab_to(console.page.get_by_role("button", name="Place the order"))
     keyboard.press("Enter")
+    expect(console.page.get_by_label("Customer", exact=True)).to_be_focused()
+    tab_to(console.page.get_by_role("searchbox"), "Shift+Tab")
+    keyboard.type(customer)
     mine = order_row(console, customer).get_by_role("link")
     tab_to(mine)
     keyboard.press("Enter")
@@ -101,12 +104,16 @@ def test_the_first_tab_stop_skips_to_the_content(visit: Visit, staff: Person) ->
 def test_tab_stops_at_every_control_and_shows_the_focus(
     visit: Visit, manager: Person, system: System, viewport: dict[str, int] | None
 ) -> None:
-    place(system, new_customer())
+    customer = new_customer()
+    place(system, customer)
     uploads = [upload("IMPORTED"), upload("PREVIEWED", uploadId="1" * 12, filename="friday.csv")]
     console, _ = with_fake(visit, manager, *uploads, options={"viewport": viewport} if viewport else {})
     for tab in TABS:
         view = console.go(tab)
         expect(view.get_by_text("Loading")).to_have_count(0)
+        if tab == "Orders":
+            view.get_by_role("searchbox").fill(customer)
+            expect(order_row(console, customer)).to_be_visible()
         console.page.evaluate("() => { window.stops = []; document.activeElement.blur(); }")
         stops = []
         for _ in range(MOST):

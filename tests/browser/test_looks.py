@@ -112,6 +112,7 @@ def test_every_dialog_and_detail_is_accessible(
     console.page.keyboard.press("Escape")
     console.page.get_by_role("button", name="Export as CSV").click()
     look_at(console, f"export-{theme}-{device}")
+    # The address changes while the dialog is open, as with the browser's back button.
     console.open(f"#reports/{report['reportId']}")
     expect(console.page.get_by_role("link", name="Open the report")).to_be_visible()
     look_at(console, f"report-{theme}-{device}")

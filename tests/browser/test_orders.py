@@ -294,7 +294,7 @@ def test_today_tells_of_open_orders_from_yesterday(visit: Visit, staff: Person) 
     intercept(console, "GET", "orders", answer)
     console.open("#orders")
     console.sign_in(staff)
-    expect(console.page.get_by_text("is still open.")).to_be_visible()
+    expect(console.page.get_by_text("Still open:")).to_be_visible()
     console.page.get_by_role("link", name="1 order from yesterday").click()
     expect(console.page).to_have_url(re.compile(r"#orders\?day="))
 

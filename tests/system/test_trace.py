@@ -186,3 +186,13 @@ def test_the_page_of_an_unknown_id_says_so(system: System) -> None:
     answer = system.request("GET", f"{system.stack.api_url}/local/trace?id=never-seen")
     assert (answer.status, "X-Request-Id" in answer.text) == (404, True)
     assert system.request("GET", f"{system.stack.api_url}/local/trace?id=a%00b").status == 400
+
+
+def test_the_page_of_a_cancelled_order_shows_its_announcement(system: System) -> None:
+    order_id = secrets.token_hex(8)
+    system.post("/orders", {"orderID": order_id, "customerID": "c", "item": "Mocha"})
+    whole(system, order_id)
+    assert system.request("PATCH", f"/orders/{order_id}", {"from": "PLACED", "status": "CANCELLED"}).status == 200
+    [cancelled] = wait_for(lambda: whole(system, order_id)[1:], "the change")
+    expected = ["wait in the stream", "announce_orders", "SNS", "record_notification (inbox)"]
+    assert (cancelled.title, hops(cancelled)) == ("Order cancelled", ["PATCH /orders/{order_id}", *expected])
