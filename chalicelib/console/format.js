@@ -115,7 +115,7 @@ export function time(iso, how = "short") {
 
 /** Updates all times on the page, because a time of today gets a date at midnight. */
 export function refreshTimes() {
-  for (const element of document.querySelectorAll("time")) {
+  for (const element of document.querySelectorAll("time[data-how]")) {
     const text = FORMS[element.dataset.how](new Date(element.dateTime));
     if (element.textContent !== text) element.textContent = text;
   }

@@ -114,8 +114,13 @@ def change(system: System, order: Mapping[str, Any], present: str = "PLACED", **
     assert answer.status == 200, answer.text
 
 
-def expect_one_order(console: Console, system: System, customer: str) -> None:
+def expect_placed(console: Console, customer: str) -> None:
+    """Expects the page to show that the customer's order was placed."""
     expect(order_row(console, customer)).to_contain_text("Placed")
+
+
+def expect_one_order(console: Console, system: System, customer: str) -> None:
+    expect_placed(console, customer)
     assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
 
 

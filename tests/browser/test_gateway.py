@@ -23,7 +23,7 @@ def test_the_main_actions_of_each_tab_work_behind_the_gateway(visit: Visit, mana
 
     console.go("Orders")
     send_order(console, customer)
-    expect_placed(console)
+    expect_placed(console, customer)
 
     console.go("Uploads")
     choose(console, a_file(name, beans(name)))
