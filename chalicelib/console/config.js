@@ -14,5 +14,5 @@ export const config = {
 /** Links to the picture of all hops, which only the local stack has. */
 export const traceLink = (id) => {
   const href = `${meta("trace")}?id=${encodeURIComponent(id)}`;
-  return meta("trace") && h("span", " · ", h("a", { href, target: "_blank" }, "Show every hop"));
+  return meta("trace") && h("a.trace", { href, target: "_blank" }, "Show every hop");
 };

@@ -52,11 +52,14 @@ async function save() {
 }
 
 onSubmit($("export-form"), async () => {
+  $("export-stop").hidden = false;
   try {
     await save();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     state.textContent = error.message;
+  } finally {
+    $("export-stop").hidden = true;
   }
 });
 

@@ -37,7 +37,7 @@ function route({ byHand = true } = {}) {
   const [path, query] = location.hash.slice(1).split("?");
   const [tab, id] = path.split("/");
   if (!Object.hasOwn(tabs, tab)) {
-    history.replaceState(null, "", "#today");
+    history.replaceState(null, "", person().isManager ? "#today" : "#orders");
     route({ byHand });
     return;
   }

@@ -23,7 +23,7 @@ function addItem({ item = "", quantity = 1 } = {}) {
   itemCount += 1;
   const row = h(
     "li",
-    field(`order-item-${itemCount}`, item, { list: "order-menu" }),
+    field(`order-item-${itemCount}`, item, { list: "order-menu", placeholder: "2x Flat white" }),
     field(`order-quantity-${itemCount}`, quantity, { inputmode: "numeric" }),
     button(icon("close"), () => removeItem(row), "quiet.icon-only"),
   );
@@ -66,7 +66,10 @@ function fillFields(kinds = [{}], text = "") {
 const readFields = () => ({
   items: [...items.children].map((row) => {
     const [item, quantity] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
-    return { item, quantity: /^-?\d+(\.\d+)?$/.test(quantity) ? Number(quantity) : quantity };
+    // "2x Flat white" is a quantity and an item.
+    const [, times, name] = (quantity === "1" && /^(\d{1,5}) ?[x×] (.+)$/i.exec(item)) || [];
+    const amount = times ?? quantity;
+    return { item: name ?? item, quantity: /^-?\d+(\.\d+)?$/.test(amount) ? Number(amount) : amount };
   }),
   note: note.value.trim() || null,
 });
@@ -98,6 +101,13 @@ function showError({ status, problems, message }) {
   const invalid = fields.parentElement.querySelectorAll("[aria-invalid]").length;
   if (invalid) announce(invalid === 1 ? "One field is invalid." : `${invalid} fields are invalid.`);
 }
+
+// Enter places the order or saves the correction. Shift and Enter start a new line.
+note.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  note.form.requestSubmit();
+});
 
 $("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
 

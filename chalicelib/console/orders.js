@@ -155,7 +155,7 @@ function show() {
   const none = $("orders-none");
   none.hidden = !isLoaded || rows.length;
   if (!none.hidden)
-    empty(none, "No open orders", query ? `No open order contains “${query}”.` : "New orders appear here.");
+    empty(none, "No open orders", query ? `No open order contains “${query}”.` : chosen ? "" : "New orders appear here.");
   const known = [...recent, ...byId.values()];
   suggest("order-customers", known.map(({ customerID }) => customerID));
   suggest("order-menu", known.flatMap(({ items }) => items.map(({ item }) => item)));
@@ -239,7 +239,7 @@ async function tap(order, pressed, ...steps) {
   if (problem) problems.set(orderID, problem);
   merge([fresh]);
   show();
-  announce(problem ?? `The order of ${customerID} is ${STATUS[fresh.status].toLowerCase()}.`);
+  $("orders-said").textContent = problem ?? `The order of ${customerID} is ${STATUS[fresh.status].toLowerCase()}.`;
 }
 
 // --- Day, search and new orders

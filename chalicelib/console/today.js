@@ -65,7 +65,7 @@ function showTotals({ orders, reports, uploads, failures }) {
       "uploads",
       "Uploads",
       atLeast(uploads.imported, uploads),
-      amounts({ "not inventory files": uploads.other }),
+      amounts({ "of other kinds": uploads.other }),
       amounts({ "not imported": uploads.notImported }),
     ],
     ["dead-letters", "Failures", atLeast(failed, failures), failed ? "" : "none", problems.filter(Boolean).join(", ")],

@@ -115,6 +115,7 @@ def change(system: System, order: Mapping[str, Any], present: str = "PLACED", **
 
 
 def expect_placed(console: Console, customer: str) -> None:
+    """Expects the page to show that the customer's order was placed."""
     expect(order_row(console, customer)).to_contain_text("Placed")
 
 

@@ -18,6 +18,7 @@ from tests.browser.console import DEFAULTS, Console, Person
 from tests.browser.steps import (
     change,
     expect_one_order,
+    expect_placed,
     fill,
     intercept,
     new_customer,
@@ -75,6 +76,21 @@ def test_an_order_is_placed_followed_to_the_table_and_opened(visit: Visit, staff
     assert order["items"] == [{"item": "Flat white", "quantity": 2}, {"item": "Croissant", "quantity": 1}]
     assert (order["note"], order["requestedBy"]) == ("No sugar, please", staff.name)
     expect(console.page).to_have_url(f"{console.address}/#orders/{order['orderID']}")
+
+
+def test_a_quantity_before_the_item_and_enter_in_the_note_save_steps(
+    visit: Visit, staff: Person, system: System
+) -> None:
+    customer = new_customer()
+    console = visit(staff)
+    form = order_form(console.view("Orders"))
+    fill(form, customer, {"3x Cortado": "1"}, "first line")
+    form.get_by_label("Note").press("Shift+Enter")
+    form.get_by_label("Note").press_sequentially("second line")
+    form.get_by_label("Note").press("Enter")
+    expect_placed(console, customer)
+    [order] = system.all(f"/orders?customerID={customer}", "orders")
+    assert (order["items"], order["note"]) == ([{"item": "Cortado", "quantity": 3}], "first line\nsecond line")
 
 
 def test_an_order_that_is_not_stored_after_a_minute_says_so(visit: Visit, staff: Person) -> None:
