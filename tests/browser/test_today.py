@@ -80,7 +80,7 @@ def test_low_stock_is_shown_at_a_glance_and_leads_to_the_report(
     finally:
         system.sql("DELETE FROM beans WHERE product_name = %s", name)
     for person in (staff, manager):
-        console = visit(person)
+        console = visit(person, "#today")
         low = console.view("Today").get_by_role("region", name="Low in stock")
         expect(low.get_by_role("listitem").first).to_contain_text(re.compile(f"{name}.*No supplier.*-7,000,000 left"))
         expect(low.get_by_role("link", name="inventory report")).to_have_count(int(person == manager))
@@ -104,7 +104,7 @@ def test_without_a_report_today_says_how_to_see_low_stock(
 
     console.page.route("**/today?*", answer)
     console.sign_in(request.getfixturevalue(who))
-    low = console.view("Today").get_by_role("region", name="Low in stock")
+    low = console.go("Today").get_by_role("region", name="Low in stock")
     expect(low).to_contain_text("Shown after the next inventory report.")
     if who == "staff":
         expect(low).to_contain_text("A manager can request one.")
