@@ -44,7 +44,7 @@ class Hop:
 
 @dataclass
 class Journey:
-    """What one request or event caused to the order, report or upload with the id ``subject``.
+    """The hops that one request or event caused for the order, report or upload with the id ``subject``.
 
     ``missing`` maps the name of each hop that is not there to the reason.
     """
@@ -157,7 +157,7 @@ class Builder:
             self.part("cold start", run.start, run.start + run.init, level)
 
     def attempts(self, name: str, runs: list[Run], done: Line | None, wait: str, handover: float | None) -> bool:
-        """Adds the invocations of a function up to the one that wrote ``done``. Returns whether it was there."""
+        """Adds the invocations of a function up to the one that wrote ``done``. Returns False if it is missing."""
         for run, lines in runs:
             is_last = done in lines
             end = run.end if handover is None or not is_last else max(run.end, handover)

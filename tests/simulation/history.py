@@ -30,7 +30,7 @@ EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
 # The share of the answers that do not reach the person who changes an order.
 LOST_ANSWERS = 0.1
-# What two people do to one order, and by how many seconds they do it one after the other. The first status is the one
+# The two changes that people make to one order, and the seconds between them. The first status of each is the one
 # that they saw.
 PLANS = (
     (0.1, "PLACED READY", "PLACED CANCELLED"),

@@ -200,7 +200,7 @@ def test_a_report_before_that_cannot_be_read_never_fails_a_report(
     with monkeypatch.context() as patch:
         spoil(s3, patch)
         assert report(s3, "b", SECOND, [line(1), line(2)]) == {"since": FIRST, "text": comparing.UNREADABLE}
-    assert "What changed is unknown" in page(s3, "b").text
+    assert "The changes are unknown" in page(s3, "b").text
     assert "Bean 2" in page(s3, "b").text
     assert report(s3, "c", THIRD, [line(1), line(2)]) == {"since": SECOND, "text": "no changes."}
 
