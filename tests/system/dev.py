@@ -83,7 +83,7 @@ class Terminal:
     def end(self) -> int:
         """Interrupts the process as Ctrl-C does, and returns the exit code."""
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(60)
+        return self._process.wait(240)
 
     def kill(self) -> None:
         """Kills the process if it is still running."""
