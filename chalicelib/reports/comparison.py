@@ -56,10 +56,10 @@ class Change(NamedTuple):
 class Comparison:
     """Counts the changes since the report ``before``, and names a few beans of each kind.
 
-    ``since`` is the time of that report, or None if it is None or ``UNKNOWN``. ``is_readable`` turns false if that report's CSV
-    file turns out to be missing, broken or in another order. Beans are known by their ids, so a renamed bean is not
-    new. A quantity that is unknown in one report is neither up nor down. ``low_stock`` judges both reports, whatever
-    the setting was before.
+    ``since`` is the time of that report, or None if ``before`` is None or ``UNKNOWN``. ``is_readable`` turns false if
+    that report's CSV file turns out to be missing, broken or in another order. Beans are known by their ids, so a
+    renamed bean is not new. A quantity that is unknown in one report is neither up nor down. ``low_stock`` judges both
+    reports, whatever the setting was before.
     """
 
     def __init__(self, s3: Any, bucket: str, before: Report | None, low_stock: int) -> None:

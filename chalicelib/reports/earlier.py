@@ -92,9 +92,7 @@ def _read(s3: Any, bucket: str) -> tuple[list[Report], dict[str, str]]:
     except s3.exceptions.NoSuchKey:
         return [], {"IfNoneMatch": "*"}
     try:
-        reports = [
-            {**_fields(each), "before": each["before"] and _fields(each["before"])} for each in json.loads(body)
-        ]
+        reports = [{**_fields(each), "before": each["before"] and _fields(each["before"])} for each in json.loads(body)]
     except (ValueError, TypeError, KeyError):
         log.warning("list of reports replaced, because it was not readable")
         reports = []

@@ -194,7 +194,8 @@ def test_the_list_keeps_only_the_newest_reports(s3: Any, monkeypatch: pytest.Mon
     assert earlier.KEPT == 100
     monkeypatch.setattr(earlier, "KEPT", 3)
     for number in (5, 1, 4, 2, 3):
-        earlier.record(s3, BUCKET, {"reportId": f"r{number}", "csvKey": "k", "generatedAt": f"{number}"}, None, PAUSES.append)
+        entry = {"reportId": f"r{number}", "csvKey": "k", "generatedAt": f"{number}"}
+        earlier.record(s3, BUCKET, entry, None, PAUSES.append)
     assert [each["reportId"] for each in earlier._read(s3, BUCKET)[0]] == ["r3", "r4", "r5"]
 
 
