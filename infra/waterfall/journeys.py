@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib.orders.announce import ANNOUNCED_CHANGES, PLACED
 from infra.trace import SUBJECT_IDS, Line
 from infra.waterfall.facts import Facts, at, seconds
-from infra.waterfall.hops import Builder, Journey, Evidence, message
+from infra.waterfall.hops import Builder, Evidence, Journey, message
 from infra.waterfall.states import report
 
 # A request can name hundreds of orders. The page shows at most this many orders, reports and uploads.

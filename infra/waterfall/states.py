@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.trace import Line
-from infra.waterfall.hops import NOTE_CHARACTERS, Builder, Hop, Journey, Evidence, Run, about
+from infra.waterfall.hops import NOTE_CHARACTERS, Builder, Evidence, Hop, Journey, Run, about
 
 # A shorter pause between two states is due to the rounding of times.
 PAUSE_SECONDS = 0.005
