@@ -62,6 +62,7 @@ def record(s3: Any, bucket: str, report: Report, before: Report | None, sleep: C
             reports, condition = _read(s3, bucket)
             others = [each for each in reports if each["reportId"] != report["reportId"]]
             if any(_order(each) >= _order(report) for each in reports if each not in others):
+                # This try, or a later one, is in the list.
                 return
             newest = sorted([*others, {**_fields(report), "before": before}], key=_order)[-KEPT:]
             # Under this condition, concurrent reports do not replace each other's lists.

@@ -135,18 +135,16 @@ class Builder:
 
     def request(self, line: Line, handover: float | None) -> None:
         """Adds the request that wrote ``line``."""
-        evidence, correlation_id = self.evidence, line.record.get("correlationId")
-        answered = evidence.find("API", "request answered", since=at(line), correlationId=correlation_id)
+        find, correlation_id = self.evidence.find, line.record.get("correlationId")
+        answered = find("API", "request answered", since=at(line), correlationId=correlation_id)
         if not answered:
             self.add(Hop("API request", at(line), at(line), notes=["no answer was logged"], is_bad=True, lines=[line]))
             return
         record, end = answered[0].record, at(answered[0])
         start = end - record["milliseconds"] / 1000
-        lines = [
-            each for each in evidence.find("API", correlationId=correlation_id) if start - 0.001 <= at(each) <= end
-        ]
-        access = evidence.find("access", requestId=record.get("requestId")) if record.get("requestId") else []
-        runs = evidence.runs("API", answered[:1])
+        lines = [each for each in find("API", correlationId=correlation_id) if start - 0.001 <= at(each) <= end]
+        access = find("access", requestId=record.get("requestId")) if record.get("requestId") else []
+        runs = self.evidence.runs("API", answered[:1])
         # The latency that API Gateway logs includes the authorizer and a cold start.
         latency = max((float(each.record.get("milliseconds") or 0) / 1000 for each in access), default=0)
         first = min([start, end - latency, *(run.start for run, _ in runs if run.init)])

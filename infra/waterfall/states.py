@@ -29,11 +29,8 @@ class _Visit:
         return self.parent.level + 1 if self.parent else 0
 
 
-def _visits(events: list[dict[str, Any]], lines: list[Line]) -> list[_Visit]:
-    """Replays the events of an execution, whose log lines are in ``lines``.
-
-    Each event names the event before it, but only some name their state.
-    """
+def _visits(events: list[dict[str, Any]], lines: list[Line], report_id: str) -> list[_Visit]:
+    """Replays the events of an execution. Each event names the event before it, but only some name their state."""
     visits: list[_Visit] = []
     of_event: dict[int, _Visit | None] = {}
     for event in events:
@@ -57,8 +54,9 @@ def _visits(events: list[dict[str, Any]], lines: list[Line]) -> list[_Visit]:
             visit.tries[-1][1:] = [moment, error.strip()[:NOTE_CHARACTERS]]
         of_event[event["id"]] = visit
     for line in lines:
-        number = str(line.record.get("id"))
-        if number.isdecimal() and (visit := of_event.get(int(number))):
+        # Other programs can log any `id`.
+        is_event = str(line.record.get("execution_arn")).endswith(f":{report_id}")
+        if is_event and (visit := of_event.get(int(line.record["id"]))):
             visit.lines.append(line)
     return visits
 
@@ -74,9 +72,7 @@ def report(report_id: str, evidence: Evidence) -> Iterator[Journey]:
     for line in evidence.find("API", "report started", reportId=report_id)[:1]:
         builder.request(line, began)
     builder.moment = began if builder.moment is None else builder.moment
-    # Other programs can log any `id`.
-    arns = ((line, str(line.record.get("execution_arn"))) for line in evidence.lines)
-    visits = _visits(events, [line for line, arn in arns if arn.endswith(f":{report_id}")])
+    visits = _visits(events, evidence.lines, report_id)
     sources = {line.source for line in evidence.lines if line.origin[0].startswith("/aws/lambda/")}
     runs = [run for name in sorted(sources - {"API", "record_notification"}) for run in evidence.runs(name)]
     notified = next((visit for visit in visits[::-1] if visit.name.startswith("Notify") and visit.tries), None)
