@@ -119,8 +119,7 @@ def change(cognito: Any, outputs: Mapping[str, str], name: str, action: str, *, 
         # This also revokes the refresh tokens.
         cognito.admin_delete_user(**user)
     elif stored["Enabled"]:
-        # Otherwise, the refresh tokens might work again once the user is enabled. The sign-out comes first, because
-        # Cognito may refuse it for a disabled user.
+        # Otherwise, refresh tokens might work again later. Cognito might refuse to sign out a user who is disabled.
         cognito.admin_user_global_sign_out(**user)
         cognito.admin_disable_user(**user)
     return (

@@ -18,7 +18,7 @@ FIELDS = ("reportId", "csvKey", "generatedAt")
 # The list must be longer than the number of reports that run at the same time.
 KEPT = 100
 TRIES = 8
-# The pause before each next try of a write is random, and this much longer at most.
+# The pause before another try is random. Its longest length grows by this time with each try.
 PAUSE_SECONDS = 0.1
 CHANGED = ("PreconditionFailed", "ConditionalRequestConflict")
 
@@ -60,10 +60,9 @@ def record(s3: Any, bucket: str, report: Report, before: Report | None, sleep: C
         sleep(random.uniform(0, PAUSE_SECONDS * tries))  # noqa: S311 - not for cryptography  # nosec B311
         try:
             reports, condition = _read(s3, bucket)
-            others = [each for each in reports if each["reportId"] != report["reportId"]]
-            if any(_order(each) >= _order(report) for each in reports if each not in others):
-                # This try, or a later one, is in the list.
+            if any(each["reportId"] == report["reportId"] and _order(each) >= _order(report) for each in reports):
                 return
+            others = [each for each in reports if each["reportId"] != report["reportId"]]
             newest = sorted([*others, {**_fields(report), "before": before}], key=_order)[-KEPT:]
             # Under this condition, concurrent reports do not replace each other's lists.
             with aws_errors():
