@@ -111,7 +111,7 @@ def _read(database: settings.Database) -> int:
 
 def _render() -> None:
     event = {"reportId": "ours", "csvKey": "inventory/ours/inventory.csv", "generatedAt": GENERATED_AT}
-    render.render_report(event, s3=clients.aws("s3"), bucket=BUCKET)
+    render.render_report(event, s3=clients.aws("s3"), bucket=BUCKET, low_stock=settings.LOW_STOCK)
 
 
 def _plain(database: settings.Database) -> int:
@@ -139,7 +139,7 @@ def _neutralized(cell: Any) -> Any:
 
 
 def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
-    summary = render.Summary(beans=len(rows))
+    summary = render.Summary(settings.LOW_STOCK, len(rows))
     stock: dict[str, int] = defaultdict(int)
     for row in rows:
         amount, quantity = render._amount(row[9] or "", settings.DOLLAR), row[10] or 0

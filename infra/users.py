@@ -53,7 +53,7 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
     """Adds a user to the group. A new user is created with a temporary password.
 
     A user who has never signed in receives a new password, because the old password may be lost or expired. If a user
-    has signed in before, the password does not change.
+    has signed in before, the password does not change. Raises ``DeployError`` if the user is disabled.
     """
     password: str | None = new_password()
     replaced = False
@@ -63,7 +63,12 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
             UserPoolId=pool_id, Username=name, TemporaryPassword=password, MessageAction="SUPPRESS"
         )
     except cognito.exceptions.UsernameExistsException:
-        if cognito.admin_get_user(UserPoolId=pool_id, Username=name)["UserStatus"] == "FORCE_CHANGE_PASSWORD":
+        user = cognito.admin_get_user(UserPoolId=pool_id, Username=name)
+        if not user["Enabled"]:
+            raise DeployError(
+                f"{name} is disabled: run `make user NAME={name} ENABLE=1` with the same STAGE first, then this again"
+            ) from None
+        if user["UserStatus"] == "FORCE_CHANGE_PASSWORD":
             cognito.admin_set_user_password(UserPoolId=pool_id, Username=name, Password=password, Permanent=False)
             replaced = True
         else:
@@ -75,16 +80,16 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
     return Made(password, True, replaced)
 
 
-def result_message(name: str, group: str, made: Made) -> str:
+def result_message(name: str, group: str, result: Made) -> str:
     """Returns a message that describes the result of ``make``."""
-    if made.password:
+    if result.password:
         earlier = "The user already existed but never signed in, so the earlier password is no longer valid.\n"
         return (
-            f"{earlier if made.replaced else ''}"
-            f"{name} is a member of {group}. The password is\n\n    {made.password}\n\n"
+            f"{earlier if result.replaced else ''}"
+            f"{name} is a member of {group}. The password is\n\n    {result.password}\n\n"
             "This password is shown only once. The console asks for a new password at the first sign-in."
         )
-    if made.added:
+    if result.added:
         return f"{name} already existed and was added to {group}. The change takes effect at the next sign-in."
     return f"{name} is already a member of {group}: nothing was changed"
 
@@ -98,32 +103,36 @@ def change(cognito: Any, outputs: Mapping[str, str], name: str, action: str, *, 
     pool_id = outputs["USER_POOL_ID"]
     user = {"UserPoolId": pool_id, "Username": name}
     try:
-        found = cognito.admin_get_user(**user)
+        stored = cognito.admin_get_user(**user)
     except cognito.exceptions.UserNotFoundException:
         raise DeployError(f"there is no user {name}: check NAME") from None
     if action == "enable":
         cognito.admin_enable_user(**user)
         return f"{name} can sign in again with the same password."
-    if not forced and _enabled_managers(cognito, pool_id) == [found["Username"]]:
+    if not forced and _is_last_manager(cognito, pool_id, stored["Username"]):
         raise DeployError(f"{name} is the last manager who can sign in: create another one first, or add YES=1")
     settings = cognito.describe_user_pool_client(UserPoolId=pool_id, ClientId=outputs["USER_POOL_CLIENT_ID"])
     validity = settings["UserPoolClient"]
     # MiniStack returns the number as text.
     lifetime = timedelta(**{validity["TokenValidityUnits"]["IdToken"]: int(validity["IdTokenValidity"])})
-    cognito.admin_disable_user(**user)
-    # Otherwise, the refresh tokens might work again once the user is enabled.
-    cognito.admin_user_global_sign_out(**user)
     if action == "remove":
+        # This also revokes the refresh tokens.
         cognito.admin_delete_user(**user)
+    elif stored["Enabled"]:
+        # Otherwise, refresh tokens might work again later. Cognito might refuse to sign out a user who is disabled.
+        cognito.admin_user_global_sign_out(**user)
+        cognito.admin_disable_user(**user)
     return (
         f"{name} {'was removed' if action == 'remove' else 'can no longer sign in'}. "
         f"The API accepts this user's last token until {datetime.now(UTC) + lifetime + CACHED:%H:%M} UTC at the latest."
     )
 
 
-def _enabled_managers(cognito: Any, pool_id: str) -> list[str]:
+def _is_last_manager(cognito: Any, pool_id: str, username: str) -> bool:
     pages = cognito.get_paginator("list_users_in_group").paginate(UserPoolId=pool_id, GroupName="managers")
-    return [user["Username"] for page in pages for user in page["Users"] if user["Enabled"]]
+    statuses = {user["Username"]: user["UserStatus"] for page in pages for user in page["Users"] if user["Enabled"]}
+    # A manager who has not chosen a password yet cannot be counted on, because a temporary password expires.
+    return statuses.pop(username, None) is not None and "CONFIRMED" not in statuses.values()
 
 
 def run(cognito: Any, outputs: Mapping[str, str], given: Namespace) -> str:

@@ -49,8 +49,8 @@ class Handler(ChaliceRequestHandler):
     """Answers GET requests for ``CAFE_TRACE_PATH``, and passes all other requests on to the API."""
 
     def do_GET(self) -> None:  # noqa: N802 - the name in http.server
-        url = urlsplit(self.path)
-        if url.path != f"/{os.environ.get('CAFE_TRACE_PATH')}":
+        url, name = urlsplit(self.path), os.environ.get("CAFE_TRACE_PATH")
+        if not name or url.path != f"/{name}":
             self._generic_handle()
             return
         identifier = parse_qs(url.query).get("id", [""])[0]

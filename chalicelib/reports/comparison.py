@@ -36,8 +36,8 @@ MAIL_CHARACTERS = 40
 BATCH_ROWS = 500
 FIELDS = ("bean_id", "quantity", "product_name", "supplier_id", "supplier")
 FIELDS_OF = itemgetter(*map(list(COLUMNS).index, FIELDS))
-NOTHING_BEFORE = "There is no earlier report to compare with."
-UNREADABLE = "the changes are unknown, because that report cannot be read."
+NOTHING_BEFORE = "No report on record to compare with yet."
+UNREADABLE = "the changes are unknown, because the earlier report cannot be read."
 
 Fields = tuple[str, ...]
 
@@ -56,15 +56,16 @@ class Change(NamedTuple):
 class Comparison:
     """Counts the changes since the report ``before``, and names a few beans of each kind.
 
-    ``since`` is the time of that report, or None if there is none. ``is_readable`` turns false if that report's CSV
-    file turns out to be missing, broken or in another order. Beans are known by their ids, so a renamed bean is not
-    new. A quantity that is unknown in one report is neither up nor down. ``low_stock`` judges both reports, whatever
-    the setting was before.
+    ``since`` is the time of that report, or None if ``before`` is None or ``UNKNOWN``. ``is_readable`` turns false if
+    that report's CSV file turns out to be missing, broken or in another order. Beans are known by their ids, so a
+    renamed bean is not new. A quantity that is unknown in one report is neither up nor down. ``low_stock`` judges both
+    reports, whatever the setting was before.
     """
 
     def __init__(self, s3: Any, bucket: str, before: Report | None, low_stock: int) -> None:
         self.since: str | None = before["generatedAt"] if before else None
-        self.is_readable = before is not None
+        self.is_readable = bool(before)
+        self._problem = NOTHING_BEFORE if before is None else UNREADABLE if before else UNREADABLE.capitalize()
         self.counts: Counter[str] = Counter()
         self._low_stock = low_stock
         self._named: dict[str, list[tuple[float, float, Change]]] = defaultdict(list)
@@ -85,11 +86,9 @@ class Comparison:
         return [change for _, _, change in self._named[kind]]
 
     def text(self) -> str:
-        """Returns the changes as one line, which follows the time of the report before."""
-        if self.since is None:
-            return NOTHING_BEFORE
+        """Returns the changes as one line, which follows the time of the report before, if that time is known."""
         if not self.is_readable:
-            return UNREADABLE
+            return self._problem
         return f"{', '.join(self._words(kind) for kind in KINDS if self.counts[kind]) or 'no changes'}."
 
     def _words(self, kind: str) -> str:

@@ -10,8 +10,9 @@ import csv
 import heapq
 import math
 import re
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -27,7 +28,7 @@ from chalicelib.reports.embedding import TEMPLATES, embedded
 from chalicelib.reports.inventory import restore
 from chalicelib.reports.prices import parse_price
 from chalicelib.reports.texts import bean_name, plain, supplier_name, visible
-from chalicelib.settings import DOLLAR, LOW_STOCK
+from chalicelib.settings import DOLLAR
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -103,7 +104,7 @@ class Summary:
     stock. ``groups`` contains the beans on the page, grouped by supplier.
     """
 
-    low_stock: int = LOW_STOCK
+    low_stock: int
     beans: int = 0
     suppliers: int = 0
     quantity: int = 0
@@ -148,7 +149,13 @@ class Page:
 
 
 def render_report(
-    event: dict[str, Any], *, s3: Any, bucket: str, currency: str = DOLLAR, low_stock: int = LOW_STOCK
+    event: dict[str, Any],
+    *,
+    s3: Any,
+    bucket: str,
+    low_stock: int,
+    currency: str = DOLLAR,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Renders the CSV file at ``csvKey`` as ``inventory/<reportId>/report.html``. The CSV file can have any size.
 
@@ -161,7 +168,7 @@ def render_report(
     comparison = Comparison(s3, bucket, before, low_stock)
     with files.open_text(s3, bucket, csv_key) as (text, csv_bytes):
         rows = comparison.follow(islice(csv.reader(text), 1, None))
-        summary = summarise(rows, currency, low_stock)
+        summary = summarise(rows, currency, low_stock=low_stock)
     csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=LINK_SECONDS)
     page = Page(report_id, generated_at, csv_url, csv_bytes, comparison)
     key = report_key("inventory", report_id)
@@ -173,7 +180,7 @@ def render_report(
         ContentType="text/html; charset=utf-8",
     )
     # Only a report that was rendered can be the report before another one.
-    earlier.record(s3, bucket, event, before)
+    earlier.record(s3, bucket, event, before, sleep)
     log.info("inventory report rendered", extra={"reportId": report_id, "key": key, "rows": summary.beans})
     return {
         "reportKey": key,
@@ -186,7 +193,7 @@ def render_report(
     }
 
 
-def summarise(rows: Iterable[Sequence[str]], currency: str = DOLLAR, low_stock: int = LOW_STOCK) -> Summary:
+def summarise(rows: Iterable[Sequence[str]], currency: str = DOLLAR, *, low_stock: int) -> Summary:
     """Calculates the totals of the CSV file in one pass, and keeps only the rows that the page shows."""
     summary = Summary(low_stock)
     # Each key joins a supplier's id and name. As keys, a million strings take 150 MB, but a million tuples would take

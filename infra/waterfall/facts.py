@@ -106,7 +106,7 @@ def _read_invocations(lines: list[Line], logs: Any) -> list[Invocation]:
         return []
     moments = [moment for moment in map(at, lines) if moment]
     first, last = min(moments) - FUNCTION_SECONDS, max(moments) + FUNCTION_SECONDS
-    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    entries: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for group, names in streams.items():
         pages = logs.get_paginator("filter_log_events").paginate(
             logGroupName=group,
@@ -117,8 +117,8 @@ def _read_invocations(lines: list[Line], logs: Any) -> list[Invocation]:
             PaginationConfig={"MaxItems": EVENTS},
         )
         for each in (event for page in pages for event in page["events"]):
-            found.setdefault((group, each["logStreamName"]), []).append((each["timestamp"] / 1000, each["message"]))
-    return [each for origin, events in found.items() for each in invocations(origin, events)]
+            entries.setdefault((group, each["logStreamName"]), []).append((each["timestamp"] / 1000, each["message"]))
+    return [each for origin, events in entries.items() for each in invocations(origin, events)]
 
 
 def invocations(origin: tuple[str, str], events: list[tuple[float, str]]) -> list[Invocation]:

@@ -81,7 +81,7 @@ def message(line: Line) -> str:
     return str(line.record.get("message", ""))
 
 
-class Known:
+class Evidence:
     """The lines and facts of a trace."""
 
     def __init__(self, lines: list[Line], facts: Facts) -> None:
@@ -115,8 +115,8 @@ class Known:
 class Builder:
     """Adds hops to a journey. ``moment`` is when the last hop on the path handed over."""
 
-    def __init__(self, title: str, subject: str, known: Known) -> None:
-        self.journey, self.known = Journey(title, subject), known
+    def __init__(self, title: str, subject: str, evidence: Evidence) -> None:
+        self.journey, self.evidence = Journey(title, subject), evidence
         self.moment: float | None = None
 
     def add(self, hop: Hop, wait: str = "") -> None:
@@ -135,16 +135,16 @@ class Builder:
 
     def request(self, line: Line, handover: float | None) -> None:
         """Adds the request that wrote ``line``."""
-        known, correlation_id = self.known, line.record.get("correlationId")
-        answered = known.find("API", "request answered", since=at(line), correlationId=correlation_id)
+        find, correlation_id = self.evidence.find, line.record.get("correlationId")
+        answered = find("API", "request answered", since=at(line), correlationId=correlation_id)
         if not answered:
             self.add(Hop("API request", at(line), at(line), notes=["no answer was logged"], is_bad=True, lines=[line]))
             return
         record, end = answered[0].record, at(answered[0])
         start = end - record["milliseconds"] / 1000
-        lines = [each for each in known.find("API", correlationId=correlation_id) if start - 0.001 <= at(each) <= end]
-        access = known.find("access", requestId=record.get("requestId")) if record.get("requestId") else []
-        runs = known.runs("API", answered[:1])
+        lines = [each for each in find("API", correlationId=correlation_id) if start - 0.001 <= at(each) <= end]
+        access = find("access", requestId=record.get("requestId")) if record.get("requestId") else []
+        runs = self.evidence.runs("API", answered[:1])
         # The latency that API Gateway logs includes the authorizer and a cold start.
         latency = max((float(each.record.get("milliseconds") or 0) / 1000 for each in access), default=0)
         first = min([start, end - latency, *(run.start for run, _ in runs if run.init)])
@@ -173,18 +173,18 @@ class Builder:
 
     def deliver(self, key: str) -> None:
         """Adds the way of a notification through SNS to the inbox."""
-        kept = self.known.find("record_notification", "notification kept", notificationID=stored_key(key))
+        kept = self.evidence.find("record_notification", "notification kept", notificationID=stored_key(key))
         if not kept:
             self.journey.missing["SNS and inbox"] = "record_notification has not logged the notification."
             return
-        [(run, lines)] = self.known.runs("record_notification", kept[:1])
+        [(run, lines)] = self.evidence.runs("record_notification", kept[:1])
         inbox = Hop("record_notification (inbox)", run.start, run.end, handover=at(kept[0]), **about(run, lines))
         self.add(inbox, "SNS")
         self.cold_start(run)
 
     def accepted(self, published: Line, start: float) -> float:
         """Returns when SNS accepted a notification. The local cloud knows only the second, so the log line is used."""
-        sent = self.known.facts.sent.get(stored_key(str(published.record["key"])), 0)
+        sent = self.evidence.facts.sent.get(stored_key(str(published.record["key"])), 0)
         return sent if start <= sent <= at(published) else at(published)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from chalicelib.orders.announce import ANNOUNCED_CHANGES, PLACED
 from infra.trace import SUBJECT_IDS, Line
 from infra.waterfall.facts import Facts, at, seconds
-from infra.waterfall.hops import Builder, Journey, Known, message
+from infra.waterfall.hops import Builder, Evidence, Journey, message
 from infra.waterfall.states import report
 
 # A request can name hundreds of orders. The page shows at most this many orders, reports and uploads.
 SUBJECTS = 20
 KINDS = {**dict(zip(SUBJECT_IDS, ("order", "report"), strict=True)), "key": "upload"}
-ANNOUNCED_CHANGES = ("CANCELLED", "CORRECTED")
 UPLOADS = {"Cafe:Preview": "Preview", "Cafe:Apply": "Import of the preview", "Cafe:Undo": "Undo of the import"}
 IMPORTS = {
     "inventory imported": "MySQL import",
@@ -24,67 +24,69 @@ IMPORTS = {
 
 def subjects(lines: list[Line], identifier: str) -> list[tuple[str, str]]:
     """Returns the kind and the id of what ``identifier`` names, or of everything that a request with this id names."""
-    found = dict.fromkeys(
+    named = dict.fromkeys(
         (kind, str(line.record[name])) for name, kind in KINDS.items() for line in lines if line.record.get(name)
     )
-    own = [subject for subject in found if subject[1] == identifier]
+    matches = [subject for subject in named if subject[1] == identifier]
     # The files of a report have keys too, but no journey of their own.
     received = {line.record.get("key") for line in lines if message(line) in ("upload received", "upload offered")}
-    others = [subject for subject in found if subject[0] != "upload" or subject[1] in received]
-    return own[:1] or others[:SUBJECTS]
+    others = [subject for subject in named if subject[0] != "upload" or subject[1] in received]
+    return matches[:1] or others[:SUBJECTS]
 
 
-def journeys(lines: list[Line], found: Iterable[tuple[str, str]], facts: Facts) -> Iterator[Journey]:
-    """Yields the journeys of each kind and id in ``found``, in the order in which they began."""
-    builders = {"order": _order, "report": report, "upload": _upload}
-    made = [journey for kind, identifier in found for journey in builders[kind](identifier, Known(lines, facts))]
-    yield from sorted((each for each in made if each.hops), key=lambda each: each.start)
-    yield from (each for each in made if not each.hops)
+def journeys(lines: list[Line], named: Iterable[tuple[str, str]], facts: Facts) -> Iterator[Journey]:
+    """Yields the journeys of each kind and id in ``named``, in the order in which they began."""
+    builders, evidence = {"order": _order, "report": report, "upload": _upload}, Evidence(lines, facts)
+    results = [journey for kind, identifier in named for journey in builders[kind](identifier, evidence)]
+    yield from sorted((each for each in results if each.hops), key=lambda each: each.start)
+    yield from (each for each in results if not each.hops)
 
 
-def _order(order_id: str, known: Known) -> Iterator[Journey]:
-    placed = Builder("Order placed", order_id, known)
-    queued = known.find("API", "order queued", orderID=order_id)
+def _order(order_id: str, evidence: Evidence) -> Iterator[Journey]:
+    placed = Builder("Order placed", order_id, evidence)
+    queued = evidence.find("API", "order queued", orderID=order_id)
     for line in queued[:1]:
         placed.request(line, at(line))
-    stored = next(iter(known.find("store_orders", "order stored", "order stored already", orderID=order_id)), None)
-    runs = known.runs("store_orders")
+    stored = next(iter(evidence.find("store_orders", "order stored", "order stored already", orderID=order_id)), None)
+    runs = evidence.runs("store_orders")
     if placed.attempts("store_orders", runs, stored, "wait in the queue", at(stored) if stored else None) and stored:
-        if milliseconds := stored.record.get("writeMilliseconds"):
+        if (milliseconds := stored.record.get("writeMilliseconds")) is not None:
             placed.part("write to DynamoDB", at(stored) - milliseconds / 1000, at(stored), lines=[stored])
         if (tries := stored.record.get("tries", 1)) > 1:
             next(hop for hop in placed.journey.hops[::-1] if hop.kind == "work").notes.append(f"delivery {tries}")
-        _announce(placed, order_id, at(stored), "order announced")
+        _announce(placed, order_id, at(stored), PLACED)
     else:
-        placed.journey.missing["store_orders"] = _why_not_stored(order_id, known)
+        placed.journey.missing["store_orders"] = _why_not_stored(order_id, evidence)
     yield placed.journey
     for line in queued[1:]:
-        repeated = Builder("Order sent again", order_id, known)
+        repeated = Builder("Order sent again", order_id, evidence)
         repeated.request(line, None)
         yield repeated.journey
-    for line in known.find("API", "order changed", orderID=order_id):
+    for line in evidence.find("API", "order changed", orderID=order_id):
         change = str(line.record.get("change"))
-        changed = Builder(f"Order {change.lower()}", order_id, known)
+        changed = Builder(f"Order {change.lower()}", order_id, evidence)
         is_announced = change in ANNOUNCED_CHANGES
         changed.request(line, at(line) if is_announced else None)
         if is_announced:
-            _announce(changed, order_id, at(line), version=line.record.get("version"))
+            _announce(changed, order_id, at(line), change, line.record.get("version"))
         yield changed.journey
 
 
-def _why_not_stored(order_id: str, known: Known) -> str:
-    for line in known.lines:
+def _why_not_stored(order_id: str, evidence: Evidence) -> str:
+    for line in evidence.lines:
         if message(line) == "message sent to the dead-letter queue":
             return f"A message of this request is a dead letter: {line.record.get('reason')}. See make dead-letters."
-    state = "is stored, but the log line is missing" if order_id in known.facts.orders else "is not stored yet"
+    state = "is stored, but the log line is missing" if order_id in evidence.facts.orders else "is not stored yet"
     return f"The order {state}."
 
 
-def _announce(builder: Builder, order_id: str, since: float, *messages: str, version: Any = None) -> None:
-    known = builder.known
-    lines = known.find("announce_orders", *messages, since=since, orderID=order_id)
-    done = next((each for each in lines if version is None or each.record.get("version", version) == version), None)
-    runs = [run for run in known.runs("announce_orders") if run[0].end >= since]
+def _announce(builder: Builder, order_id: str, since: float, change: str, version: Any = None) -> None:
+    evidence = builder.evidence
+    lines = evidence.find("announce_orders", "order announced", since=since, orderID=order_id)
+    # Earlier releases logged no version, and no change, because they announced only new orders.
+    described = ((line, line.record.get("change", PLACED), line.record.get("version", version)) for line in lines)
+    done = next((line for line, *which in described if which == [change, version]), None)
+    runs = [run for run in evidence.runs("announce_orders") if run[0].end >= since]
     published = [] if done is None else [
         each
         for run in runs if done in run[1]
@@ -98,28 +100,28 @@ def _announce(builder: Builder, order_id: str, since: float, *messages: str, ver
         builder.deliver(str(published[-1].record["key"]))
 
 
-def _upload(key: str, known: Known) -> Iterator[Journey]:
-    for line in known.find("API", "upload offered", key=key):
-        offered = Builder("Link for the upload", key, known)
+def _upload(key: str, evidence: Evidence) -> Iterator[Journey]:
+    for line in evidence.find("API", "upload offered", key=key):
+        offered = Builder("Link for the upload", key, evidence)
         offered.request(line, None)
         yield offered.journey
-    received = known.find("receive_upload", "upload received", key=key)
+    received = evidence.find("receive_upload", "upload received", key=key)
     # A repeated delivery of an event has the same correlation id.
     for correlation_id in dict.fromkeys(line.record.get("correlationId") for line in received):
-        yield _event(key, [line for line in received if line.record.get("correlationId") == correlation_id], known)
+        yield _event(key, [line for line in received if line.record.get("correlationId") == correlation_id], evidence)
 
 
-def _event(key: str, received: list[Line], known: Known) -> Journey:
+def _event(key: str, received: list[Line], evidence: Evidence) -> Journey:
     """Returns the journey of an S3 event, or of a request that has the same form."""
     about: dict[str, Any] = {"correlationId": received[0].record.get("correlationId")}
     event = str(received[0].record["eventName"])
-    upload = Builder(UPLOADS.get(event, "File uploaded"), key, known)
+    upload = Builder(UPLOADS.get(event, "File uploaded"), key, evidence)
     upload.moment = seconds(received[0].record["eventTime"])
-    for answer in known.find("API", "request answered", **about)[:1]:
+    for answer in evidence.find("API", "request answered", **about)[:1]:
         upload.request(answer, upload.moment)
-    runs = known.runs("receive_upload", known.find("receive_upload", **about))
-    published = known.find("receive_upload", "notification published", **about)[:1]
-    results = known.find("receive_upload", *IMPORTS, **about)[:1]
+    runs = evidence.runs("receive_upload", evidence.find("receive_upload", **about))
+    published = evidence.find("receive_upload", "notification published", **about)[:1]
+    results = evidence.find("receive_upload", *IMPORTS, **about)[:1]
     done = next(iter([*published, *results]), None)
     start = next((run.start for run, lines in runs if done in lines), 0)
     handover = upload.accepted(published[0], start) if published else None
@@ -136,7 +138,7 @@ def _event(key: str, received: list[Line], known: Known) -> Journey:
     return upload.journey
 
 
-def unused(lines: list[Line], made: Iterable[Journey]) -> list[Line]:
+def unused(lines: list[Line], shown: Iterable[Journey]) -> list[Line]:
     """Returns the lines that belong to no hop."""
-    shown = {line for journey in made for hop in journey.hops for line in hop.lines}
-    return [line for line in lines if line not in shown]
+    used = {line for journey in shown for hop in journey.hops for line in hop.lines}
+    return [line for line in lines if line not in used]

@@ -29,10 +29,9 @@ def make(lines: list[Line], identifier: str, where: str, client: Client, outputs
 
     ``where`` names the stage, and ``outputs`` its tables and state machines.
     """
-    found = journeys.subjects(lines, identifier)
-    known = facts.read(lines, found, client, outputs)
-    made = list(journeys.journeys(lines, found, known))
-    return render(made, journeys.unused(lines, made), identifier, where, len(lines) >= LINES)
+    subjects = journeys.subjects(lines, identifier)
+    shown = list(journeys.journeys(lines, subjects, facts.read(lines, subjects, client, outputs)))
+    return render(shown, journeys.unused(lines, shown), identifier, where, len(lines) >= LINES)
 
 
 def write(file: Path, page: str) -> None:
@@ -44,7 +43,7 @@ def write(file: Path, page: str) -> None:
     print(f"{file} shows the hops: open it in a browser")
 
 
-def render(made: list[Journey], others: list[Line], identifier: str, where: str, is_cut: bool = False) -> str:
+def render(shown: list[Journey], others: list[Line], identifier: str, where: str, is_cut: bool = False) -> str:
     """Returns the page. ``others`` are lines that belong to no hop, and ``is_cut`` tells that lines may be missing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -58,7 +57,7 @@ def render(made: list[Journey], others: list[Line], identifier: str, where: str,
     environment.filters |= {"duration": duration, "percent": lambda part: f"{100 * part:.3f}%", "text": _text}
     style = THEME.read_text("utf-8") + (FOLDER / "page.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    lines = [line for journey in made for hop in journey.hops for line in hop.lines] + others
+    lines = [line for journey in shown for hop in journey.hops for line in hop.lines] + others
     return environment.get_template("page.html").render(
         identifier=identifier,
         where=where,
@@ -66,10 +65,10 @@ def render(made: list[Journey], others: list[Line], identifier: str, where: str,
         style_hash=f"sha256-{digest}",
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         request_ids=trace.correlation_ids(lines),
-        journeys=[_shown(journey) for journey in made],
+        journeys=[_shown(journey) for journey in shown],
         others=others[:OTHER_LINES],
         left_out=max(0, len(others) - OTHER_LINES),
-        is_cut=is_cut,
+        limit=f"{LINES:,}" if is_cut else "",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.trace import Line
-from infra.waterfall.hops import NOTE_CHARACTERS, Builder, Hop, Journey, Known, Run, about
+from infra.waterfall.hops import NOTE_CHARACTERS, Builder, Evidence, Hop, Journey, Run, about
 
 # A shorter pause between two states is due to the rounding of times.
 PAUSE_SECONDS = 0.005
@@ -29,7 +29,7 @@ class _Visit:
         return self.parent.level + 1 if self.parent else 0
 
 
-def _visits(events: list[dict[str, Any]], lines: list[Line]) -> list[_Visit]:
+def _visits(events: list[dict[str, Any]], lines: list[Line], report_id: str) -> list[_Visit]:
     """Replays the events of an execution. Each event names the event before it, but only some name their state."""
     visits: list[_Visit] = []
     of_event: dict[int, _Visit | None] = {}
@@ -54,25 +54,27 @@ def _visits(events: list[dict[str, Any]], lines: list[Line]) -> list[_Visit]:
             visit.tries[-1][1:] = [moment, error.strip()[:NOTE_CHARACTERS]]
         of_event[event["id"]] = visit
     for line in lines:
-        if (visit := of_event.get(int(line.record.get("id") or 0))) and "execution_arn" in line.record:
+        # Other programs can log any `id`.
+        is_event = str(line.record.get("execution_arn")).endswith(f":{report_id}")
+        if is_event and (visit := of_event.get(int(line.record["id"]))):
             visit.lines.append(line)
     return visits
 
 
-def report(report_id: str, known: Known) -> Iterator[Journey]:
+def report(report_id: str, evidence: Evidence) -> Iterator[Journey]:
     """Yields the journey of a report, from the request or the start of the execution to the inbox."""
-    builder, events = Builder("Report", report_id, known), known.facts.executions.get(report_id) or []
+    builder, events = Builder("Report", report_id, evidence), evidence.facts.executions.get(report_id) or []
     if not events:
         builder.journey.missing["state machine"] = "Step Functions has no execution with this name."
         yield builder.journey
         return
     began, last = (events[place]["timestamp"].timestamp() for place in (0, -1))
-    for line in known.find("API", "report started", reportId=report_id)[:1]:
+    for line in evidence.find("API", "report started", reportId=report_id)[:1]:
         builder.request(line, began)
     builder.moment = began if builder.moment is None else builder.moment
-    visits = _visits(events, known.lines)
-    sources = {line.source for line in known.lines if line.origin[0].startswith("/aws/lambda/")}
-    runs = [run for name in sorted(sources - {"API", "record_notification"}) for run in known.runs(name)]
+    visits = _visits(events, evidence.lines, report_id)
+    sources = {line.source for line in evidence.lines if line.origin[0].startswith("/aws/lambda/")}
+    runs = [run for name in sorted(sources - {"API", "record_notification"}) for run in evidence.runs(name)]
     notified = next((visit for visit in visits[::-1] if visit.name.startswith("Notify") and visit.tries), None)
     is_after = False
     for visit in visits:
@@ -90,10 +92,10 @@ def report(report_id: str, known: Known) -> Iterator[Journey]:
             builder.part(lines[0].source, run.start, run.end, visit.level + 1, **about(run, lines))
             builder.cold_start(run, visit.level + 2)
         is_after = is_after or visit is notified
-    kept = known.find("record_notification", "notification kept")
+    kept = evidence.find("record_notification", "notification kept")
     ids = [str(line.record["notificationID"]) for line in kept]
-    if found := [each for each in ids if report_id in each.split("/")[1:2]]:
-        builder.deliver(found[0])
+    if about_report := [each for each in ids if report_id in each.split("/")[1:2]]:
+        builder.deliver(about_report[0])
     else:
         is_running = not str(events[-1]["type"]).startswith("Execution")
         reason = "The report is still running." if is_running else "No notification about the report was kept."

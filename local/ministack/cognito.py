@@ -33,7 +33,9 @@ def password_policy() -> None:
         @wraps(respond)
         def respond_with_policy(data: dict[str, Any]) -> Any:
             pool, _ = cognito._pool_for_client(data.get("ClientId"))
-            password = (data.get("ChallengeResponses") or {}).get("NEW_PASSWORD")
+            responses = data.get("ChallengeResponses") or {}
+            # MiniStack also takes the new password from the field `PASSWORD`.
+            password = responses.get("NEW_PASSWORD") or responses.get("PASSWORD")
             refusal = cognito._validate_password(pool, password) if pool and password else None
             return refusal or respond(data)
 

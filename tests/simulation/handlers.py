@@ -16,7 +16,7 @@ from chalicelib.dead_letters import redrive, retrying
 from chalicelib.orders import announce, replay, store
 from chalicelib.reports import inventory, render
 from chalicelib.retries import GIVE_UP_SECONDS
-from chalicelib.settings import Settings
+from chalicelib.settings import LOW_STOCK, Settings
 from chalicelib.uploads import jobs, receiving
 from chalicelib.uploads.records import Records
 from infra.functions import BY_NAME
@@ -245,7 +245,8 @@ class Handlers:
             )
 
     def render_report(self, event: dict[str, Any], _process: Process) -> Any:
-        return render.render_report(event, s3=self.s3, bucket=SETTINGS.reports_bucket)
+        given = {"bucket": SETTINGS.reports_bucket, "low_stock": LOW_STOCK, "sleep": self.world.sleep}
+        return render.render_report(event, s3=self.s3, **given)
 
     def presign_report(self, event: dict[str, Any], _process: Process) -> Any:
         key = reports.report_key("inventory", event["reportId"])

@@ -18,6 +18,8 @@ from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import render_report
 from tests.unit.test_render import BUCKET, EVIL, Document, line
 
+# Collects pauses in seconds, without waiting.
+PAUSES: list[float] = []
 FIRST, SECOND, THIRD = (f"2026-11-2{day}T03:14:15.123456Z" for day in range(1, 4))
 
 
@@ -35,7 +37,7 @@ def store(s3: Any, name: str, rows: list[list[str]], **given: Any) -> str:
 def report(s3: Any, name: str, generated_at: str, rows: list[list[str]], low_stock: int = 20) -> Any:
     """Renders a report about these rows, and returns its ``changes``."""
     event = {"reportId": name, "csvKey": store(s3, name, rows), "generatedAt": generated_at}
-    return render_report(event, s3=s3, bucket=BUCKET, low_stock=low_stock)["changes"]
+    return render_report(event, s3=s3, bucket=BUCKET, low_stock=low_stock, sleep=PAUSES.append)["changes"]
 
 
 def page(s3: Any, name: str) -> Document:
@@ -66,7 +68,7 @@ def test_a_report_says_what_changed_since_the_report_before(s3: Any) -> None:
     assert "2 new Bean 3 Café Azul 100 Bean 7 Café Azul 100 1 gone Bean 6 Café Azul 100 1 with more" in text
     assert "2 now low in stock Bean 2 Café Azul 40 → 15 Bean 5 Café Azul 21 → 20" in text
     assert report(s3, "c", THIRD, beans) == {"since": SECOND, "text": "no changes."}
-    assert "Nothing changed." in page(s3, "c").text
+    assert "No changes." in page(s3, "c").text
     assert report(s3, "d", THIRD, [])["text"].startswith("6 gone")
     assert "6 gone" in page(s3, "d").text
     assert "and 1 more" in page(s3, "d").text
@@ -142,6 +144,31 @@ def test_a_repeated_report_is_compared_with_the_same_report_again(s3: Any) -> No
     assert report(s3, "d", "2026-11-24", [line(1), line(2)]) == {"since": THIRD, "text": "no changes."}
 
 
+def test_a_report_that_is_tried_again_replaces_its_first_entry(s3: Any) -> None:
+    report(s3, "a", FIRST, [line(1)])
+    report(s3, "b", SECOND, [line(1)])
+    # The second try of the first report reads MySQL again, into the same CSV file.
+    again = report(s3, "a", THIRD, [line(1), line(2)])
+    assert again == {"since": SECOND, "text": "1 new ('Bean 2')."}
+    assert report(s3, "a", THIRD, [line(1), line(2)]) == again
+    # A late end of the first try changes nothing.
+    earlier.record(s3, BUCKET, {"reportId": "a", "csvKey": "k", "generatedAt": FIRST}, None, PAUSES.append)
+    reports, _ = earlier._read(s3, BUCKET)
+    assert [(each["reportId"], each["generatedAt"]) for each in reports] == [("b", SECOND), ("a", THIRD)]
+    # The newest entry is its own.
+    assert report(s3, "a", "2026-11-24", [line(1)])["since"] == SECOND
+
+
+def test_an_unknown_report_before_is_looked_for_again(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    report(s3, "a", FIRST, [line(1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(earlier, "find", lambda *_: earlier.UNKNOWN)
+        unknown = {"since": None, "text": comparing.UNREADABLE.capitalize()}
+        assert report(s3, "b", SECOND, [line(1)]) == unknown
+    assert unknown["text"] in page(s3, "b").text
+    assert report(s3, "b", SECOND, [line(1)])["since"] == FIRST
+
+
 def test_concurrent_reports_both_stay_in_the_list(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put, others = s3.put_object, iter(range(earlier.TRIES - 1))
 
@@ -154,8 +181,9 @@ def test_concurrent_reports_both_stay_in_the_list(s3: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(s3, "put_object", put_after_another)
     assert report(s3, "a", FIRST, [line(1)])["since"] is None
-    known, _ = earlier._read(s3, BUCKET)
-    assert [each["reportId"] for each in known] == ["a", *(f"other-{n}" for n in range(earlier.TRIES - 1))]
+    assert len(set(PAUSES[-earlier.TRIES :])) == earlier.TRIES
+    reports, _ = earlier._read(s3, BUCKET)
+    assert [each["reportId"] for each in reports] == ["a", *(f"other-{n}" for n in range(earlier.TRIES - 1))]
     # A report that was made at the same moment is never its own predecessor.
     assert report(s3, "b", FIRST, [line(1)])["since"] == FIRST
 
@@ -164,7 +192,8 @@ def test_the_list_keeps_only_the_newest_reports(s3: Any, monkeypatch: pytest.Mon
     assert earlier.KEPT == 100
     monkeypatch.setattr(earlier, "KEPT", 3)
     for number in (5, 1, 4, 2, 3):
-        earlier.record(s3, BUCKET, {"reportId": f"r{number}", "csvKey": "k", "generatedAt": f"{number}"}, None)
+        entry = {"reportId": f"r{number}", "csvKey": "k", "generatedAt": f"{number}"}
+        earlier.record(s3, BUCKET, entry, None, PAUSES.append)
     assert [each["reportId"] for each in earlier._read(s3, BUCKET)[0]] == ["r3", "r4", "r5"]
 
 
@@ -226,15 +255,15 @@ def test_an_unavailable_list_never_fails_a_report_and_loses_no_entry(
     s3: Any, monkeypatch: pytest.MonkeyPatch, operation: str, code: str
 ) -> None:
     a, b = ({"reportId": name, "csvKey": "k", "generatedAt": FIRST} for name in "ab")
-    earlier.record(s3, BUCKET, a, None)
+    earlier.record(s3, BUCKET, a, None, PAUSES.append)
 
     def refuse(**_: Any) -> Any:
         raise s3.exceptions.ClientError({"Error": {"Code": code}}, operation)
 
     with monkeypatch.context() as patch:
         patch.setattr(s3, operation, refuse)
-        assert earlier.find(s3, BUCKET, b) == (a if operation == "put_object" else None)
-        earlier.record(s3, BUCKET, b, None)
+        assert earlier.find(s3, BUCKET, b) == (a if operation == "put_object" else earlier.UNKNOWN)
+        earlier.record(s3, BUCKET, b, None, PAUSES.append)
     assert [each["reportId"] for each in earlier._read(s3, BUCKET)[0]] == ["a"]
 
 

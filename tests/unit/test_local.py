@@ -20,9 +20,11 @@ import pytest
 from local import letters
 from local.__main__ import api, keep_to_this_machine
 from local.database import Database, ExternalServer
+from local.ministack.cognito import password_policy
 from local.ministack.functions import shared_code
 from local.processes import Process, StackError, exclusive_lock, fingerprint, free_ports, require_free_port
 from local.stack import Stack
+from local.trace_pages import Handler
 from local.users import Users
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -407,3 +409,23 @@ def test_a_new_package_reuses_compiled_files_but_not_that_of_an_edited_file(
     inodes: list[int] = []
     assert [values(1), values(2)] == ["1 0", "2 0"]
     assert len(set(inodes)) == 1
+
+
+def test_without_a_secret_path_no_page_of_a_trace_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAFE_TRACE_PATH", raising=False)
+    handler: Any = Mock(path="/None")
+    Handler.do_GET(handler)
+    handler._generic_handle.assert_called_once_with()
+
+
+def test_the_policy_judges_a_new_password_in_either_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    cognito = SimpleNamespace(
+        _pool_for_client=lambda _: ({"Name": "pool"}, "id"),
+        _validate_password=lambda _, password: f"{password} is refused",
+        **dict.fromkeys(("_respond_to_auth_challenge", "_admin_respond_to_auth_challenge"), lambda _: "accepted"),
+    )
+    for name, module in {"ministack": ModuleType("m"), "ministack.services": SimpleNamespace(cognito=cognito)}.items():
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+    password_policy()
+    for field in ("NEW_PASSWORD", "PASSWORD"):
+        assert cognito._respond_to_auth_challenge({"ChallengeResponses": {field: "weak"}}) == "weak is refused"

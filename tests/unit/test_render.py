@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
@@ -21,13 +22,14 @@ from chalicelib.reports import render as rendering
 from chalicelib.reports.comparison import Comparison
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
 from chalicelib.reports.prices import parse_price
-from chalicelib.reports.render import Page, render, render_report, summarise
+from chalicelib.reports.render import Page, render, render_report
 from chalicelib.storage import page as storage_page
 from chalicelib.storage.measurement import Bucket, Measurement
 from tests.unit import answering
 from tests.unit.answering import in_utf8
 
 BUCKET = "cafe-test-reports"
+summarise = partial(rendering.summarise, low_stock=20)
 MADE = "2026-11-21T03:14:15.123456Z"
 PAGE = Page(
     "r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2", 5_124, Comparison(None, BUCKET, None, 20)
@@ -323,7 +325,7 @@ def test_a_page_loads_nothing_and_runs_only_its_own_script(html: str) -> None:
 
 def report(s3: Any) -> dict[str, Any]:
     event = {"reportId": "r1", "csvKey": "inventory/r1/inventory.csv", "generatedAt": MADE}
-    return render_report(event, s3=s3, bucket=BUCKET)
+    return render_report(event, s3=s3, bucket=BUCKET, low_stock=20)
 
 
 def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
@@ -340,7 +342,7 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
     ]
     figures = {
         "low": {"count": 2, "limit": 20, "beans": low},
-        "changes": {"since": None, "text": "There is no earlier report to compare with."},
+        "changes": {"since": None, "text": "No report on record to compare with yet."},
     }
     assert report(s3) == {"reportKey": "inventory/r1/report.html", **totals, **figures}
     found = s3.get_object(Bucket=BUCKET, Key="inventory/r1/report.html")

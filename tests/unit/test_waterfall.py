@@ -96,6 +96,8 @@ def test_an_order_on_aws_has_every_hop_and_the_waits_between_them() -> None:
         ("record_notification (inbox)", 1_850, 50),
     ]
     assert (journey.missing, journeys.unused(ORDER, [journey])) == ({}, [])
+    quick = [line("store_orders", 1_300, "order stored", **ABOUT, writeMilliseconds=0, tries=1)]
+    assert ("write to DynamoDB", 1_300, 0) in bars(made([*ORDER[:3], *quick, *ORDER[4:]], Facts(RUNS, sent))[0])
     assert journey.sum == pytest.approx(journey.end_to_end) == pytest.approx(1.9)
 
 
@@ -138,13 +140,21 @@ def test_changes_follow_the_order_with_their_own_hops() -> None:
         line("API", 70_000, "order changed", **{**change, "correlationId": "r-3"}, change="CANCELLED", version=2),
         answered(70_010, 20, route, correlationId="r-3", requestId="g-3", status=200),
         line("announce_orders", 70_200, "notification published", **{**PUBLISHED, "key": "orders/2"}),
-        line("announce_orders", 70_201, "change announced", **ABOUT, version=2),
+        line("announce_orders", 70_201, "order announced", **ABOUT, change="CANCELLED", version=2),
         line("record_notification", 70_300, "notification kept", notificationID="orders/2"),
     ]
     _, ready, cancelled = made(lines, Facts(RUNS))
     assert (ready.title, bars(ready)) == ("Order ready", [(route, 0, 20)])
     names = [route, "wait in the stream", "announce_orders", "SNS", "record_notification (inbox)"]
     assert (cancelled.title, [name for name, _, _ in bars(cancelled)]) == ("Order cancelled", names)
+    # The cancellation does not take another announcement, even if it is later.
+    others = ({}, {"change": "PLACED"}, {"change": "CORRECTED", "version": 2}, {"change": "CANCELLED", "version": 1})
+    for other in others:
+        lines[-2] = line("announce_orders", 70_201, "order announced", **ABOUT, **other)
+        _, _, cancelled = made(lines, Facts(RUNS))
+        assert list(cancelled.missing) == ["announce_orders"]
+    lines[-2] = line("announce_orders", 70_201, "order announced", **ABOUT, change="CANCELLED")
+    assert not made(lines, Facts(RUNS))[-1].missing
 
 
 def event(number: int, milliseconds: int, kind: str, before: int, **details: str) -> dict[str, Any]:
@@ -185,7 +195,9 @@ REPORT = [
 
 def test_a_report_shows_its_states_with_their_attempts_and_functions() -> None:
     runs = [invocation("read_inventory", 1_320, 1_495), invocation("record_notification", 1_650, 1_705)]
-    [journey] = made(REPORT, Facts(runs, executions={"inventory-1": HISTORY}), "inventory-1")
+    foreign = line("read_inventory", 1_491, "foreign", id="abc", reportId="inventory-1")
+    other = Line.of("x", json.dumps({"id": "4", "execution_arn": "x:inventory-2"}), "2026")
+    [journey] = made([*REPORT, foreign, other], Facts(runs, executions={"inventory-1": HISTORY}), "inventory-1")
     assert [(hop.name, hop.level) for hop in journey.hops] == [
         ("POST /create_report", 0),
         ("start of the state machine", 0),

@@ -9,7 +9,7 @@ import pytest
 
 from infra import users
 from infra.users import Made
-from tests.system.people import sign_in
+from tests.system.people import add, sign_in
 from tests.wiring.stage import client, resolve
 
 STACK = """
@@ -105,6 +105,9 @@ def test_a_person_is_disabled_enabled_and_removed(
     assert users.main(["--disable", "--", "ana", "", "prod"]) == 0
     assert re.fullmatch(rf"ana can no longer sign in\. {until}", capsys.readouterr().out)
     assert not is_enabled(cognito, pool_id, "ana")
+    assert users.main(["ana", "managers", "prod"]) == 1
+    assert capsys.readouterr().err.startswith("user: ana is disabled: run `make user NAME=ana ENABLE=1`")
+    assert groups(cognito, pool_id, "ana") == ["staff"]
     assert users.main(["--enable", "--", "ana", "", "prod"]) == 0
     assert capsys.readouterr().out == "ana can sign in again with the same password.\n"
     assert is_enabled(cognito, pool_id, "ana")
@@ -118,9 +121,10 @@ def test_the_last_manager_stays_unless_yes_is_given(
     cognito: Any, pool_id: str, capsys: pytest.CaptureFixture[str], action: str
 ) -> None:
     for name in ("ana", "ben"):
-        users.make(cognito, pool_id, name, "managers")
+        add(cognito, pool_id, name, "managers")
     users.make(cognito, pool_id, "cleo", "staff")
-    # A disabled manager cannot help, so ana becomes the last manager.
+    # A disabled manager cannot help, and a temporary password may have expired, so ana becomes the last manager.
+    users.make(cognito, pool_id, "dan", "managers")
     assert users.main(["--disable", "ben", "", "prod"]) == 0
     capsys.readouterr()
     assert users.main([f"--{action}", "ana", "", "prod"]) == 1
