@@ -64,11 +64,15 @@ def periods(since: datetime, now: datetime) -> list[str]:
 
 
 class Timeline:
-    """Reads the items of a table, newest first. ``dynamodb`` is a DynamoDB client."""
+    """Reads the items of a table, newest first. ``dynamodb`` is a DynamoDB client.
 
-    def __init__(self, dynamodb: Any, table: str) -> None:
+    Pages contain only the attributes ``listed``, which include ``sortKey``, or all attributes if it is empty.
+    """
+
+    def __init__(self, dynamodb: Any, table: str, listed: Sequence[str] = ()) -> None:
         self._dynamodb = dynamodb
         self._table = table
+        self._listed = {f"#{name}": name for name in listed}
 
     def page(
         self,
@@ -161,6 +165,9 @@ class Timeline:
 
     def _query(self, index: str, key: str, value: str, before: str, since: str, limit: int) -> Iterator[Item]:
         arguments = {**self._arguments(index, key, value, before, since), "Limit": limit + 1}
+        if self._listed:
+            arguments["ProjectionExpression"] = ", ".join(self._listed)
+            arguments["ExpressionAttributeNames"] |= self._listed
         while True:
             answer = self._dynamodb.query(**arguments)
             # BETWEEN includes both ends of the range, but the page token's item was already on the previous page.

@@ -18,6 +18,7 @@ from chalicelib import correlation, queues
 from chalicelib.errors import Unavailable, is_final
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
+from chalicelib.orders.order import CORRECTED, PLACED
 from chalicelib.orders.replay import FindAnnounced, name_of_change
 from chalicelib.timeline import timestamp
 
@@ -27,9 +28,8 @@ PATIENCE_SECONDS = 120
 FAILED_CALLS = 10
 # Time in seconds for one call to SNS and one call to SQS, including retries.
 ANNOUNCEMENT_SECONDS = 30
-PLACED = "PLACED"
 # The other changes, READY and SERVED, are not announced.
-ANNOUNCED_CHANGES = ("CORRECTED", "CANCELLED")
+ANNOUNCED_CHANGES = (CORRECTED, "CANCELLED")
 # Maximum number of characters of a corrected order's items, and of its note. 100 such orders fit into one notification
 # and into one event of a redrive.
 SUMMARY_CHARACTERS = 200
@@ -182,7 +182,7 @@ def _line(record: Record) -> str:
     if change == PLACED:
         return line
     line += f" was {change.lower()} by {one_line(_of_image(record, 'changedBy') or 'unknown')}"
-    return line if change == "CANCELLED" else f"{line}: {one_line(_summary(record['dynamodb']['NewImage']))}"
+    return line if change != CORRECTED else f"{line}: {one_line(_summary(record['dynamodb']['NewImage']))}"
 
 
 def _summary(image: dict[str, Any]) -> str:
@@ -221,9 +221,10 @@ def _order_id(record: Record) -> str:
 
 
 def _about(record: Record) -> dict[str, Any]:
-    """Returns the log fields that identify an order and its change."""
+    """Returns the log fields that identify an order and its change. A new order has no version."""
+    version = _of_image(record, "version", "N")
     change = {"orderID": _order_id(record), "change": announced_change(record)}
-    return {**change, correlation.NAME: correlation.of_order(record)}
+    return {**change, **({"version": int(version)} if version else {}), correlation.NAME: correlation.of_order(record)}
 
 
 def _about_all(records: Iterable[Record]) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def announced_part(record: Record) -> Record:
     names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
     part = {name: change[name] for name in names if name in change}
     image = {name: {kind: text} for name, kind in IMAGE.items() if change and (text := _of_image(record, name, kind))}
-    if announced_change(record) == "CORRECTED":
+    if announced_change(record) == CORRECTED:
         # A record that cannot be read is set aside as it is.
         with suppress(KeyError, TypeError, AttributeError):
             image["summary"] = {"S": _summary(change["NewImage"])}

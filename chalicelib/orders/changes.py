@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from chalicelib import idempotency, rest
-from chalicelib.errors import Conflict, NotFound, Problem, Unavailable, aws_errors
+from chalicelib.errors import Conflict, Problem, Unavailable, aws_errors
 from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.orders.listing import read, shown_whole
-from chalicelib.orders.order import ORDER_ID, STATUSES, Item, read_items, read_note, stored_items, stored_note
+from chalicelib.orders.order import CORRECTED, PLACED, STATUSES, Item, read_items, read_note, stored_items, stored_note
 from chalicelib.timeline import timestamp
 
 if TYPE_CHECKING:
     from chalice.app import Request
 
-CORRECTED = "CORRECTED"
 CHANGE_FIELDS = ("from", "status", "items", "note", "version")
 # An order keeps what each correction replaced, up to 90 kB. With these limits, an item stays below 256 kB, so it fits
 # into DynamoDB (400 kB) and into a message.
 CORRECTIONS = 20
 CHANGES_BYTES = 50_000
-# A change is tried again if another change, which does not conflict with it, came between reading and writing.
+# A change of status is tried again if a correction, which does not conflict with it, came between reading and writing.
 TRIES = 3
 VERSIONS = 1_000_000
 
@@ -62,7 +61,7 @@ def parse(body: Any) -> Change:
     fields = Fields.of_body(body, CHANGE_FIELDS, of="a change", expected=expected)
     is_correction = "items" in fields or "note" in fields
     version = fields.whole_number("version", 0, VERSIONS, default=0) if "version" in fields else None
-    present, status = fields.get("from", "PLACED" if is_correction else None), fields.get("status")
+    present, status = fields.get("from", PLACED if is_correction else None), fields.get("status")
     known = isinstance(present, str) and present in STATUSES
     if present is None:
         fields.refuse("from", "is missing: send the present status of the order")
@@ -74,10 +73,10 @@ def parse(body: Any) -> Change:
     if is_correction:
         if "status" in fields:
             fields.refuse("status", "cannot be combined with items or note")
-        if known and present != "PLACED":
+        if known and present != PLACED:
             fields.refuse("from", "must be PLACED, because only a placed order can be corrected")
         items = tuple(read_items(fields)) if "items" in fields else None
-        change = Change("PLACED", version, items=items, note=read_note(fields), has_note="note" in fields)
+        change = Change(PLACED, version, items=items, note=read_note(fields), has_note="note" in fields)
     else:
         if status is None:
             fields.refuse("status", "is missing, and so are items and note: send what to change")
@@ -99,8 +98,6 @@ def patch(
     """
     content, key = rest.utf8_body(request), rest.idempotency_key(request)
     change = parse(content)
-    if not ORDER_ID.fullmatch(order_id):
-        raise NotFound("order", order_id[:64])
     idempotency.claim(rest.route(request), key, [order_id, content], dynamodb=dynamodb, table=requests, now=now)
     entry = {
         "at": {"S": timestamp(now)},
@@ -115,7 +112,8 @@ def patch(
 def make(order_id: str, change: Change, entry: dict[str, Any], *, dynamodb: Any, table: str) -> dict[str, Any]:
     """Makes a change, and returns the order's item. ``entry`` describes the change, and is added to the item.
 
-    If the item has a change with the same ``key``, this is a repetition, which changes nothing.
+    If the item has the same change with the same ``key``, this is a repetition, which changes nothing. Raises
+    ``Conflict`` if the order does not have the expected status and version, or if it changes during a correction.
     """
     for tries in range(TRIES + 1):
         item = read(order_id, dynamodb, table)
@@ -131,6 +129,9 @@ def make(order_id: str, change: Change, entry: dict[str, Any], *, dynamodb: Any,
         if updated is not None:
             log.info("order changed", extra={"orderID": order_id, "change": change.name, "version": version(updated)})
             return updated
+        if not change.status:
+            # A correction must not overwrite what its sender has not seen, even if the request has no version.
+            change = replace(change, version=version(item))
     raise Unavailable("the order is being changed by others: try again in a moment")
 
 
@@ -140,7 +141,9 @@ def version(item: dict[str, Any]) -> int:
 
 
 def _has(item: dict[str, Any], entry: dict[str, Any]) -> bool:
-    return any(each["M"]["key"] == entry["key"] for each in item.get("changes", {}).get("L", []))
+    made = [each["M"] for each in item.get("changes", {}).get("L", [])]
+    # A key can be used for another change when its claim has expired.
+    return any(each["key"] == entry["key"] and each["change"] == entry["change"] for each in made)
 
 
 def _check(item: dict[str, Any], change: Change) -> None:
@@ -163,7 +166,7 @@ def _corrected(item: dict[str, Any], change: Change) -> dict[str, Any]:
     changes = item.get("changes", {}).get("L", [])
     size = len(json.dumps(changes, ensure_ascii=False).encode())
     if sets and (len(changes) >= CORRECTIONS or size > CHANGES_BYTES):
-        message = "cannot be corrected again, because the order was corrected too often: cancel it, and place a new one"
+        message = "cannot be corrected, because the order keeps no more corrections: cancel it, and place a new order"
         raise Conflict([Problem(min(sets), message)], Order=shown_whole(item))
     return sets
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
@@ -13,7 +14,7 @@ from chalice.app import Response
 
 from chalicelib import rest
 from chalicelib.errors import InvalidRequest, Problem, aws_errors
-from chalicelib.orders.listing import shown, span
+from chalicelib.orders.listing import LISTED, shown, span
 from chalicelib.orders.order import BLANK
 from chalicelib.timeline import Timeline
 
@@ -26,6 +27,8 @@ COLUMNS = (
 ROWS = 1_000
 # Spreadsheets recognise UTF-8 by this mark.
 BYTE_ORDER_MARK = "\ufeff"
+# Depending on its settings, a spreadsheet begins a new cell here, even inside of a cell of this file.
+SEPARATOR = re.compile("([;\t\r\n])")
 
 
 @aws_errors()
@@ -40,7 +43,7 @@ def page(given: Mapping[str, str], created: date, *, dynamodb: Any, table: str, 
     if problems:
         raise InvalidRequest(problems)
     following = given.get("next")
-    items, token = Timeline(dynamodb, table).page("orders", first, ROWS, following, now, until=until)
+    items, token = Timeline(dynamodb, table, LISTED).page("orders", first, ROWS, following, now, until=until)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     if following is None:
@@ -57,18 +60,24 @@ def page(given: Mapping[str, str], created: date, *, dynamodb: Any, table: str, 
 
 def _row(order: dict[str, Any]) -> list[Any]:
     pairs = [(each["quantity"], each["item"]) for each in order["items"]]
-    lines = "; ".join(item if quantity == 1 else f"{quantity} x {item}" for quantity, item in pairs)
+    lines = " + ".join(item if quantity == 1 else f"{quantity} x {item}" for quantity, item in pairs)
     values = {**order, "items": lines, "quantity": sum(quantity for quantity, _ in pairs)}
     return [_cell(values[name]) for name in COLUMNS]
 
 
 def _cell(value: Any) -> Any:
-    """Returns a value that no spreadsheet runs as a formula. Text that could be one starts with an apostrophe."""
+    """Returns a value that no spreadsheet runs as a formula. Each part that could be one starts with an apostrophe."""
     if not isinstance(value, str):
         return value
+    cell = "".join(map(_disarmed, SEPARATOR.split(value)))
+    return f"'{cell}" if SEPARATOR.match(cell) else cell
+
+
+def _disarmed(part: str) -> str:
     # Spreadsheets may ignore what is invisible, and read full-width letters, whose form NFKC is the usual letter.
-    start = unicodedata.normalize("NFKC", BLANK.sub("", value, count=1)[:1])
-    return f"'{value}" if start in {*"=+-@"} or value[:1] in {*"\t\r\n"} else value
+    # After a separator, they also remove quotation marks.
+    start = unicodedata.normalize("NFKC", BLANK.sub("", part.replace('"', ""), count=1)[:1])
+    return f"'{part}" if start in {*"=+-@"} else part
 
 
 def _filename(given: Mapping[str, str]) -> str:

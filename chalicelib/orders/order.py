@@ -29,8 +29,10 @@ BLANK = re.compile(
     r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb]*"
 )
 
+# The names of two changes. Each other change has the name of the new status.
+PLACED, CORRECTED = "PLACED", "CORRECTED"
 # The statuses of an order, and those that may follow each.
-STATUSES = {"PLACED": ("READY", "CANCELLED"), "READY": ("SERVED", "CANCELLED"), "SERVED": (), "CANCELLED": ()}
+STATUSES = {PLACED: ("READY", "CANCELLED"), "READY": ("SERVED", "CANCELLED"), "SERVED": (), "CANCELLED": ()}
 
 ITEM_FIELDS = ("item", "quantity")
 ORDER_FIELDS = ("orderID", "customerID", *ITEM_FIELDS, "items", "note")

@@ -113,7 +113,9 @@ def test_a_changed_or_removed_order_is_not_announced() -> None:
     assert notification.message == "1 new order:\n- order o-2 of customer c-1"
 
 
-def test_corrected_and_cancelled_orders_are_in_the_notification_of_their_batch() -> None:
+def test_corrected_and_cancelled_orders_are_in_the_notification_of_their_batch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     corrected = change("o-1", "CORRECTED", 2, note="no\nsugar")
     (notification,) = announced(record("o-1"), corrected, record("o-2"), change("o-3", "CANCELLED", 12))
     assert notification.subject == notification.sms == "2 new orders, 1 corrected, 1 cancelled"
@@ -124,6 +126,8 @@ def test_corrected_and_cancelled_orders_are_in_the_notification_of_their_batch()
         "- order o-2 of customer c-1",
         "- order o-3 of customer c-1 was cancelled by Zoë",
     ]
+    logged = [(each.orderID, vars(each).get("version")) for each in caplog.records if each.msg == "order announced"]
+    assert logged == [("o-1", None), ("o-1", 2), ("o-2", None), ("o-3", 12)]
     changes = [["o-1", 2, "CORRECTED"], ["o-3", 12, "CANCELLED"]]
     assert notification.facts == {"outcome": "placed", "orderIDs": ["o-1", "o-2"], "changes": changes}
 

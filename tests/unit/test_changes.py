@@ -12,9 +12,10 @@ from chalice.test import HTTPResponse
 
 from chalicelib import timeline
 from chalicelib.orders import changes
+from chalicelib.orders.listing import LISTED
 from chalicelib.orders.order import STATUSES
 from tests.unit.api import Api, refused
-from tests.unit.cloud import Aws
+from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.ordering import messages, order, store
 
 PLACED, READY = {"from": "PLACED", "status": "READY"}, {"from": "READY", "status": "SERVED"}
@@ -129,24 +130,35 @@ def test_a_change_whose_response_was_lost_is_made_once(placed: Api, aws: Aws, bo
     assert (len(tried), sent) == (1, [1, 2])
 
 
+@pytest.mark.parametrize("mine", [PLACED, {"items": TEA}])
 @pytest.mark.parametrize("times", [1, changes.TRIES - 1, changes.TRIES])
-def test_a_change_that_others_overtake_is_tried_again(placed: Api, aws: Aws, times: int) -> None:
-    mine = {"items": TEA}
+def test_only_a_status_is_tried_again_on_an_order_that_others_have_corrected(
+    placed: Api, aws: Aws, times: int, mine: Any
+) -> None:
     others = [{"note": f"note {number}"} for number in range(times)]
 
     def overtake(params: dict[str, Any], **_: Any) -> None:
-        if others and ":items" in params["ExpressionAttributeValues"]:
-            change(placed, others.pop())
+        if others and ":note" not in params["ExpressionAttributeValues"]:
+            change(placed.sent_by("ana", "staff"), others.pop())
 
     aws.hook(aws.dynamodb, "provide-client-params.dynamodb.UpdateItem", overtake)
     response = placed.patch("/orders/o-1", mine)
     shown = placed.get("/orders/o-1").json_body
-    assert shown["note"] == "note 0"
-    if times < changes.TRIES:
-        assert (response.status_code, shown["items"], shown["version"]) == (200, TEA, times + 1)
+    if mine is not PLACED:
+        assert conflict(response, **shown) == "version: the order now has version 1, not 0"
+    elif times < changes.TRIES:
+        assert (response.json_body, shown["status"], shown["note"]) == (shown, "READY", "note 0")
     else:
         assert "try again in a moment" in refused(response, 503, "Unavailable")
-        assert shown["version"] == times
+    assert (shown["version"], shown["items"][0]["item"]) == (len(shown["changes"]), "Lima")
+
+
+def test_a_key_whose_claim_has_expired_can_make_another_change(placed: Api, aws: Aws) -> None:
+    change(placed, PLACED, idempotency_key="tap")
+    aws.dynamodb.delete_item(
+        TableName=ENVIRONMENT["REQUESTS_TABLE"], Key={"requestKey": {"S": "PATCH /orders/{order_id} tap"}}
+    )
+    assert change(placed, READY, idempotency_key="tap")["status"] == "SERVED"
 
 
 def test_a_request_that_ends_without_a_response_from_dynamodb_can_be_repeated(placed: Api, aws: Aws) -> None:
@@ -165,7 +177,7 @@ def test_an_order_has_room_for_a_limited_number_of_corrections_and_then_for_its_
     for number in range(changes.CORRECTIONS):
         change(placed, {"note": str(number)})
     refusal = conflict(placed.patch("/orders/o-1", {"note": "x"}), version=changes.CORRECTIONS)
-    assert refusal.startswith("note: cannot be corrected again")
+    assert refusal.startswith("note: cannot be corrected, because the order keeps no more")
     change(placed, PLACED)
     change(placed, READY)
 
@@ -180,7 +192,7 @@ def test_an_order_never_outgrows_an_item_of_dynamodb(placed: Api, aws: Aws) -> N
             break
         made += 1
     assert made == 2
-    assert "items: cannot be corrected again" in conflict(response)
+    assert "items: cannot be corrected, because" in conflict(response)
     assert 150_000 < len(json.dumps(aws.stored()["o-1"], ensure_ascii=False).encode()) < 256_000
     change(placed, PLACED)
 
@@ -241,3 +253,5 @@ def test_a_filtered_page_costs_a_bounded_number_of_reads(api: Api, aws: Aws, cus
     assert api.get(f"/orders?status=READY&limit=1{customer}").json_body == {"orders": [], "next": None}
     assert len(queries) <= 2 * timeline.SHARDS
     assert all(each["Limit"] == timeline.AHEAD + 1 for each in queries)
+    assert api.get("/orders.csv").status_code == 200
+    assert all(set(each["ProjectionExpression"].split(", ")) == {f"#{name}" for name in LISTED} for each in queries)

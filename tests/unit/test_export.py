@@ -48,7 +48,7 @@ def test_the_file_has_a_row_for_each_order(api: Api, aws: Aws) -> None:
     [text] = exported(api.sent_by("sam", "staff"))
     head, second, first, end = text.replace("two\nlines", "two lines").split("\r\n")
     assert head == "\ufefforderID,customerID,placedAt,status,items,quantity,note,requestedBy,changedAt,changedBy"
-    assert second == f'o-2,ada,{moment(2)},PLACED,"2 x Flat ""white""; Croissant, warm",3,"two lines ☕",ana,,'
+    assert second == f'o-2,ada,{moment(2)},PLACED,"2 x Flat ""white"" + Croissant, warm",3,"two lines ☕",ana,,'
     assert first == f"o-1,ada,{moment(1)},READY,Tea,1,,ana,{changed['changedAt']},mia"
     assert end == ""
     assert rows(text)[0]["note"] == "two\nlines ☕"
@@ -80,8 +80,20 @@ def test_a_page_is_far_smaller_than_the_limit_of_lambda(api: Api, aws: Aws) -> N
 def test_no_cell_is_a_formula(api: Api, aws: Aws, text: str) -> None:
     store(aws, messages(placed(1, Item(text, 1), note=f"\t{text}", customer=text), placed(2, note="\nhot")))
     [breaks, found] = rows("".join(exported(api)))
-    assert [found[name] for name in ("items", "customerID", "note")] == [f"'{text}", f"'{text}", f"'\t{text}"]
+    assert [found[name] for name in ("items", "customerID", "note")] == [f"'{text}", f"'{text}", f"'\t'{text}"]
     assert breaks["note"] == "'\nhot"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_part_of_a_cell_is_a_formula_whatever_separates_cells(api: Api, aws: Aws, separator: str) -> None:
+    starts = ["=1+1", ' "=1"', "＠x", '""+1', "-1"]
+    notes = [f"hello{end}{start}" for end in (";", "\t", "\n", ";\n", '";') for start in starts]
+    orders = [placed(number, Item(" ".join(note.split()), 2), note=note) for number, note in enumerate(notes, 10)]
+    store(aws, messages(*orders))
+    found = [*csv.reader(io.StringIO("".join(exported(api)), newline=""), delimiter=separator)]
+    cells = [cell.strip(' "') for row in found for cell in row]
+    assert len(found) >= len(notes)
+    assert [cell for cell in cells if cell[:1] in {*"=+-@＠"}] == []
 
 
 @pytest.mark.parametrize("text", ["1+1", "a=b", "Té -1", "'=1"])
