@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib.orders.announce import ANNOUNCED_CHANGES, PLACED
 from infra.trace import SUBJECT_IDS, Line
 from infra.waterfall.facts import Facts, at, seconds
-from infra.waterfall.hops import Builder, Evidence, Journey, message
+from infra.waterfall.hops import Builder, Evidence, Journey, Run, message
 from infra.waterfall.states import report
 
 # A request can name hundreds of orders. The page shows at most this many orders, reports and uploads.
@@ -48,7 +48,7 @@ def _order(order_id: str, evidence: Evidence) -> Iterator[Journey]:
     for line in queued[:1]:
         placed.request(line, at(line))
     stored = next(iter(evidence.find("store_orders", "order stored", "order stored already", orderID=order_id)), None)
-    runs = evidence.runs("store_orders")
+    runs = _runs("store_orders", order_id, stored, evidence)
     if placed.attempts("store_orders", runs, stored, "wait in the queue", at(stored) if stored else None) and stored:
         if (milliseconds := stored.record.get("writeMilliseconds")) is not None:
             placed.part("write to DynamoDB", at(stored) - milliseconds / 1000, at(stored), lines=[stored])
@@ -72,6 +72,16 @@ def _order(order_id: str, evidence: Evidence) -> Iterator[Journey]:
         yield changed.journey
 
 
+def _runs(source: str, order_id: str, done: Line | None, evidence: Evidence) -> list[Run]:
+    """Returns the invocation that wrote ``done``, and those that failed with this order or before they named any."""
+
+    def may_be_failed_try(lines: list[Line]) -> bool:
+        named = {name for line in lines for name in (line.record.get("orderID"), *line.record.get("orderIDs", ()))}
+        return named <= {None} or (order_id in named and not any(message(line) == "order announced" for line in lines))
+
+    return [run for run in evidence.runs(source) if done in run[1] or may_be_failed_try(run[1])]
+
+
 def _why_not_stored(order_id: str, evidence: Evidence) -> str:
     for line in evidence.lines:
         if message(line) == "message sent to the dead-letter queue":
@@ -86,7 +96,7 @@ def _announce(builder: Builder, order_id: str, since: float, change: str, versio
     # Earlier releases logged no version, and no change, because they announced only new orders.
     described = ((line, line.record.get("change", PLACED), line.record.get("version", version)) for line in lines)
     done = next((line for line, *which in described if which == [change, version]), None)
-    runs = [run for run in evidence.runs("announce_orders") if run[0].end >= since]
+    runs = [run for run in _runs("announce_orders", order_id, done, evidence) if run[0].end >= since]
     published = [] if done is None else [
         each
         for run in runs if done in run[1]

@@ -115,6 +115,13 @@ def test_failed_attempts_are_hops_with_their_reasons() -> None:
     assert journey.sum == pytest.approx(journey.end_to_end, rel=0.05)
 
 
+def test_the_invocation_of_another_order_in_the_request_is_no_failed_attempt() -> None:
+    other = {**ABOUT, "orderID": "o-0"}
+    lines = [line("API", 439, "order queued", **other), line("store_orders", 800, "order stored", **other), *ORDER]
+    [journey] = [each for each in made(lines, Facts(RUNS), "r-1") if each.subject == "o-1"]
+    assert [hop.name for hop in journey.hops if hop.is_bad or hop.name == "wait before the next attempt"] == []
+
+
 def test_an_order_on_its_way_names_what_is_missing() -> None:
     [queued] = made(ORDER[:3], Facts())
     assert queued.missing == {"store_orders": "The order is not stored yet."}
