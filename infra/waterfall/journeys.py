@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from chalicelib.orders.announce import ANNOUNCED_CHANGES, PLACED
+from chalicelib.orders.announce import ANNOUNCED_CHANGES
+from chalicelib.orders.order import PLACED
 from infra.trace import SUBJECT_IDS, Line
 from infra.waterfall.facts import Facts, at, seconds
 from infra.waterfall.hops import Builder, Evidence, Journey, Run, message
