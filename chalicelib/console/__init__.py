@@ -29,7 +29,6 @@ def page(request: Request, settings: Settings) -> Response:
         "base": f"{rest.base_url(request)}/",
         "cognito_endpoint": cognito_endpoint(settings),
         "client_id": settings.user_pool_client_id,
-        "uploads_url": uploads_url(settings),
         "stage": settings.cafe_stage,
         "version": VERSION,
         "trace_path": trace_path(),

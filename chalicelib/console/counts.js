@@ -4,7 +4,7 @@ import { announce, h } from "./dom.js";
 import { midnight, number } from "./format.js";
 import { isUnread, notifications, toneOf } from "./inbox.js";
 import { keep, recall } from "./kept.js";
-import { Poll } from "./poll.js";
+import { Poll } from "./listing.js";
 import { person } from "./sign-in.js";
 
 const SECONDS = 30;

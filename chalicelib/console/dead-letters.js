@@ -4,8 +4,7 @@ import { countLetters } from "./counts.js";
 import { $, choice, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { iconOf, KINDS, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
-import { empty, loaded } from "./listing.js";
-import { Poll } from "./poll.js";
+import { empty, loaded, Poll } from "./listing.js";
 
 // The tab usually refreshes slowly, because reading a queue briefly hides its messages from other readers.
 const SECONDS = 30;
@@ -64,9 +63,9 @@ function makeChip(name) {
 }
 
 function makeLetter(letter) {
-  const { what, why, since, tries } = letter;
+  const { why, since, tries } = letter;
   const act = (verb, ask, style = "") =>
-    h(`button${style}`, { "aria-label": `${verb}: ${what}`, onclick: () => ask(letter) }, verb);
+    h(`button${style}`, { "aria-label": `${verb}: ${titleOf(letter)}`, onclick: () => ask(letter) }, verb);
   return h(
     "li.row.bad",
     icon(iconOf(letter)),
@@ -132,7 +131,7 @@ function askRedrive(letter) {
   const all = kind ? `all ${KINDS[kind][0]}` : `all ${number(shown.total)}`;
   $("redrive-title").textContent = letter ? "Put it back?" : `Put ${all} back?`;
   const about = letter
-    ? [h("b", letter.what), ": it goes back to its source and is processed again."]
+    ? [h("b", titleOf(letter)), ": it goes back to its source and is processed again."]
     : ["They go back to their sources and are processed again. A message that fails again returns to this list."];
   $("redrive-about").replaceChildren(...about);
   ask(redriveDialog);
@@ -173,7 +172,7 @@ let doomed = null;
 function askDiscard(letter) {
   doomed = letter;
   $("discard-about").replaceChildren(
-    h("b", letter.what),
+    h("b", titleOf(letter)),
     " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
   );
   $("discard-text").replaceChildren(...messageOf(letter).filter(Boolean));

@@ -31,16 +31,9 @@ export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type
 
 export const $ = (id) => document.getElementById(id);
 
-const picture = (kind, width, height) => (name) =>
-  s(
-    `svg.${kind}`,
-    { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
-    s("use", { href: `#${kind}-${name}` }),
-  );
-
-// These functions return the icon or drawing called `name` in index.html. Screen readers ignore it.
-export const icon = picture("icon", 24, 24);
-export const drawing = picture("drawing", 120, 110);
+/** Returns the icon called `name` in index.html. Screen readers ignore it. */
+export const icon = (name) =>
+  s("svg.icon", { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
 for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
 // Good and bad look different without color, too.
@@ -58,6 +51,21 @@ export function link(url, ...children) {
   if (!safe) return h("span", ...children);
   return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }
+
+const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
+
+export const config = {
+  cognitoEndpoint: meta("cognito-endpoint"),
+  clientId: meta("client-id"),
+  stage: meta("stage"),
+  version: meta("version"),
+};
+
+/** Links to the picture of all hops, which only the local stack has. */
+export const traceLink = (id) => {
+  const href = `${meta("trace")}?id=${encodeURIComponent(id)}`;
+  return meta("trace") && h("a.trace", { href, target: "_blank" }, "Show every hop");
+};
 
 /** Sets the text of a tab's heading, and the title of the window. */
 export function entitle(heading, text) {

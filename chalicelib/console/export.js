@@ -1,7 +1,7 @@
 /** Saves the orders of one or more days as a CSV file. */
 import { ApiError, get } from "./api.js";
 import { $, h, onSubmit, openDialog } from "./dom.js";
-import { size } from "./format.js";
+import { dayOf, midnight, range, size } from "./format.js";
 
 // The browser holds the whole file in memory.
 const MOST_BYTES = 100_000_000;
@@ -9,24 +9,9 @@ const MOST_BYTES = 100_000_000;
 const [dialog, from, to, state] = ["", "-from", "-to", "-state"].map((part) => $(`export${part}`));
 let controller;
 
-/** Returns a date such as `2026-11-30`, which is the Swedish format. */
-export const dayOf = (date) => date.toLocaleDateString("sv");
-
-/** Returns the start of a day such as `2026-11-30`, or of the day `later` days later. */
-export function startOf(day, later = 0) {
-  const date = new Date(`${day}T00:00`);
-  date.setDate(date.getDate() + later);
-  return date;
-}
-
-/** Returns the query parameters for the orders from one day to another. */
-export const range = (first, last = first) => ({
-  since: startOf(first).toISOString(),
-  until: startOf(last, 1).toISOString(),
-});
-
 export function openExport(day) {
   from.value = to.value = day;
+  from.max = to.max = dayOf(midnight());
   state.textContent = "";
   openDialog(dialog);
 }
@@ -56,6 +41,7 @@ onSubmit($("export-form"), async () => {
   try {
     await save();
   } catch (error) {
+    if (error instanceof RangeError) error = new ApiError(0, "Choose days up to today.");
     if (!(error instanceof ApiError)) throw error;
     state.textContent = error.message;
   } finally {

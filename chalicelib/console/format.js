@@ -3,8 +3,8 @@ import { h } from "./dom.js";
 
 const locale = navigator.languages.find((each) => each.startsWith("en")) ?? "en-GB";
 const SECOND = 1000;
-const MINUTE = 60 * SECOND;
-const HOUR = 60 * MINUTE;
+export const MINUTE = 60 * SECOND;
+export const HOUR = 60 * MINUTE;
 
 const format = (...options) => new Intl.DateTimeFormat(locale, Object.assign({}, ...options)).format;
 const DAY = { day: "numeric", month: "short" };
@@ -80,6 +80,22 @@ export function midnight(days = 0) {
   return date;
 }
 
+/** Returns a date such as `2026-11-30`, which is the Swedish format. */
+export const dayOf = (date) => date.toLocaleDateString("sv");
+
+/** Returns the start of a day such as `2026-11-30`, or of the day `later` days later. */
+export function startOf(day, later = 0) {
+  const date = new Date(`${day}T00:00`);
+  date.setDate(date.getDate() + later);
+  return date;
+}
+
+/** Returns the query parameters for the orders from one day to another. */
+export const range = (first, last = first) => ({
+  since: startOf(first).toISOString(),
+  until: startOf(last, 1).toISOString(),
+});
+
 /** Returns a time as lists show it: `14:05` today, and otherwise `19 Nov, 14:05` or `19 Nov 2025, 14:05`. */
 export function short(date) {
   if (date >= midnight() && date < midnight(-1)) return clock(date);
@@ -99,7 +115,7 @@ export const inZone = (text) =>
     );
 
 /** Returns a title with file names in place of S3 keys. */
-export const fileNames = (title) => title.replace(/[^\s(]+\//g, "");
+export const fileNames = (title) => title.replace(/\b(?:inventory|previews|uploads)\/(?:[^\s(]+\/)?/g, "");
 
 // Matches control characters other than line breaks and tabs, and characters that reorder text or have no width.
 const UNSEEN = /[^\P{Cc}\n\t]|[\p{Bidi_Control}\p{Cs}\u200b\u2028\u2029\ufeff]/gu;

@@ -38,13 +38,13 @@ const nameOf = (state) => styled(state)[0];
 const isMoving = ({ state }) => state === "ON_ITS_WAY";
 
 /** Returns the content of a message as text in a box that scrolls. */
-export const messageOf = ({ content, what }) => [
-  h("pre.text", { tabindex: 0, role: "group", "aria-label": `Text of ${what}` }, visible(content)),
-  content.endsWith("…") && h("p.hint", "The message is longer. This is its beginning."),
+export const messageOf = (letter) => [
+  h("pre.text", { tabindex: 0, role: "group", "aria-label": `Text of ${titleOf(letter)}` }, visible(letter.content)),
+  letter.content.endsWith("…") && h("p.hint", "The message is longer. This is its beginning."),
 ];
 
 export function unfoldingMessage(letter, ...before) {
-  const summary = h("summary", "Show the message", h("span.unseen", ` of ${letter.what}`));
+  const summary = h("summary", "Show the message", h("span.unseen", ` of ${titleOf(letter)}`));
   return h("details", summary, ...before, ...messageOf(letter));
 }
 
@@ -62,7 +62,7 @@ export function showHandled(handled) {
   keyed($("handled-list"), shown, keyOf, makeHandled, update);
   const arrived = shown.filter((each) => moving.has(keyOf(each)) && !isMoving(each));
   moving = new Set(shown.filter(isMoving).map(keyOf));
-  const words = arrived.length === 1 ? [`${arrived[0].what}: ${nameOf(arrived[0].state)}`] : countStates(arrived);
+  const words = arrived.length === 1 ? [`${titleOf(arrived[0])}: ${nameOf(arrived[0].state)}`] : countStates(arrived);
   if (words.length) announce(words.join(", "));
 }
 

@@ -1,7 +1,6 @@
 /** Shows the Inbox tab with notifications. The Today tab also uses this module. */
 import { get } from "./api.js";
-import { config } from "./config.js";
-import { $, ICONS, announce, choice, h, icon, link } from "./dom.js";
+import { $, ICONS, announce, choice, h, icon, link, config } from "./dom.js";
 import { fileNames, inZone, now, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { Listing } from "./listing.js";

@@ -1,6 +1,6 @@
-/** Shows paged lists, and explains why a list is loading, empty, failed or forbidden. */
-import { $, announce, button, drawing, h, icon, keyed } from "./dom.js";
-import { Poll } from "./poll.js";
+/** Repeats requests, shows paged lists, and explains why a list is loading, empty, failed or forbidden. */
+import { ApiError } from "./api.js";
+import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { person, refresh } from "./sign-in.js";
 
 export function loading(state, what) {
@@ -9,7 +9,7 @@ export function loading(state, what) {
 }
 
 export function empty(state, title, text) {
-  state.replaceChildren(h("div.empty", drawing("cup"), h("p.title", title), h("p", { text })));
+  state.replaceChildren(h("div.empty", icon("cup"), h("p.title", title), h("p", { text })));
 }
 
 /** Shows why `what` could not be loaded. If `stale` is true, older data is still visible. */
@@ -37,7 +37,7 @@ export function forbidden(state, what) {
   state.replaceChildren(
     h(
       "div.empty",
-      drawing("lock"),
+      icon("lock"),
       h("h2", isStaff ? "Only for managers" : "No permission"),
       h("p", words),
       button("Check my permissions again", refresh),
@@ -60,6 +60,65 @@ export async function loaded({ state, what, isVisible, retry, signal }, load) {
     throw error;
   }
 }
+
+const MOST_SECONDS = 120;
+
+const polls = new Set();
+
+/** Repeats a request while the page is visible. The interval grows after each failure. */
+export class Poll {
+  #work;
+  #timer;
+  #controller;
+  #failures = 0;
+  #started = false;
+
+  /** `work(signal, retry)` sends the request, and returns the seconds until the next call, or null to stop polling. */
+  constructor(work) {
+    this.#work = work;
+  }
+
+  start() {
+    this.#started = true;
+    polls.add(this);
+    return this.now();
+  }
+
+  stop() {
+    this.#started = false;
+    polls.delete(this);
+    this.#rest();
+  }
+
+  /** Aborts the call in progress, if any, and immediately calls `work` again. */
+  async now() {
+    this.#rest();
+    if (!this.#started || document.hidden) return;
+    const controller = (this.#controller = new AbortController());
+    let seconds;
+    try {
+      seconds = await this.#work(controller.signal, () => this.now());
+      this.#failures = 0;
+    } catch (error) {
+      if (controller.signal.aborted) return;
+      // `work` has already shown the error, so this code only lengthens the interval.
+      if (!(error instanceof ApiError)) throw error;
+      this.#failures += 1;
+      seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);
+    }
+    if (controller.signal.aborted) return;
+    if (seconds === null) polls.delete(this);
+    else this.#timer = setTimeout(() => this.now(), seconds * 1000);
+  }
+
+  #rest() {
+    clearTimeout(this.#timer);
+    this.#controller?.abort();
+  }
+}
+
+// While the page is hidden, `now` only stops the requests.
+document.addEventListener("visibilitychange", () => polls.forEach((poll) => poll.now()));
 
 /**
  * Shows a list, newest first, that loads page by page and refreshes every few seconds.

@@ -79,7 +79,8 @@ export class MachinePicture {
     const attributes = { tabindex: "0", role: "group", "aria-label": "Picture of the steps" };
     const scroller = h("div.scroller", attributes, this.svg);
     this.element = h("div.machine", scroller, this.toggle, h("details", h("summary", "Step by step"), this.steps));
-    narrow.addEventListener("change", () => this.#states.length && this.#draw());
+    // Only the last picture is on the page.
+    narrow.onchange = () => this.#states.length && this.#draw();
   }
 
   update({ states }) {
@@ -176,7 +177,7 @@ function drawState(state, box) {
     return s("g", s("rect", { x, y, width, height, rx: 14 }), s("text.took", { x: x + 12, y: y + 16 }));
   }
   const middle = y + height / 2;
-  const drawn = s(
+  return s(
     "g",
     s("rect", { x, y, width, height, rx: state.kind === "choice" ? height / 2 : 10 }),
     s("circle.light", { cx: x + 17, cy: middle, r: 8 }),
@@ -185,9 +186,6 @@ function drawState(state, box) {
     fit(s("text", { x: x + 32, y: middle - 3 }), nameOf(state)),
     s("text.took", { x: x + 32, y: middle + 14 }),
   );
-  // In a fast execution, many states change at once. A delay highlights the states one after another.
-  drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
-  return drawn;
 }
 
 /** Sets a text, and compresses it to `width` if it has more than `most` characters. */

@@ -8,10 +8,9 @@
  * Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
  */
 import { onConnection, retry } from "./connection.js";
-import { config } from "./config.js";
 import { look, startCounting } from "./counts.js";
 import { deadLetters } from "./dead-letters.js";
-import { $, announce, button, entitle, h, icon } from "./dom.js";
+import { $, announce, button, entitle, h, icon, config } from "./dom.js";
 import { refreshTimes } from "./format.js";
 import { inbox } from "./inbox.js";
 import { forbidden } from "./listing.js";

@@ -1,9 +1,7 @@
 /** Shows the form for a new order, and the dialogs that show, correct and cancel an order. */
 import { ApiError, get, patch, Submission } from "./api.js";
-import { traceLink } from "./config.js";
-import { $, announce, button, h, icon, onSubmit, openDialog } from "./dom.js";
-import { dayOf } from "./export.js";
-import { clock, now, number, time } from "./format.js";
+import { $, announce, button, h, icon, onSubmit, openDialog, traceLink } from "./dom.js";
+import { dayOf, now, number, short, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { failed, loading } from "./listing.js";
 import { person } from "./sign-in.js";
@@ -125,10 +123,10 @@ function restoreDraft() {
 }
 
 // On a phone, the form would hide the orders.
-function openForm(isOpen) {
+function openForm(isOpen, takesFocus = true) {
   form.classList.toggle("open", isOpen);
   opener.ariaExpanded = String(isOpen);
-  (form.checkVisibility() ? customer : opener).focus();
+  if (takesFocus) (form.checkVisibility() ? customer : opener).focus();
 }
 
 opener.addEventListener("click", () => openForm(!form.classList.contains("open")));
@@ -144,12 +142,15 @@ export const onPlaced = (placed) =>
       placed({ ...order, orderID, placedAt: new Date(now()).toISOString() });
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      showError(error);
+      if (fields.parentElement === form) showError(error);
+      else dialog.addEventListener("close", () => showError(error), { once: true });
       return;
     }
     keep("draft", null);
+    if (fields.parentElement !== form) return;
+    const hadFocus = form.matches(":focus-within");
     restoreDraft();
-    openForm(false);
+    openForm(false, hadFocus);
   });
 
 // --- Changes
@@ -170,7 +171,7 @@ export const summary = (kinds) =>
 /** Returns who changed an order last, such as `Ben has already marked it as served at 10:42.` */
 function explain({ changes }) {
   const { at, by, change } = changes.at(-1);
-  return `${by === person().name ? "You have" : `${by} has`} already ${DID[change]} at ${clock(new Date(at))}.`;
+  return `${by === person().name ? "You have" : `${by} has`} already ${DID[change]} at ${short(new Date(at))}.`;
 }
 
 /** Sends changes of an order in turn. Returns `{ order, problem, error }`, with a reason in words if one failed. */
@@ -218,6 +219,8 @@ function fill(order, problem) {
   correction.hidden = status !== "PLACED";
   if (!correction.hidden && !problem) {
     correction.prepend(fields);
+    // The new order may still be on its way.
+    note.readOnly = $("order-add").disabled = false;
     fillFields(order.items, order.note);
   }
   body.replaceChildren(...(problem ? [h("p.callout.bad", { role: "alert" }, problem)] : []));
@@ -242,11 +245,9 @@ function fill(order, problem) {
 onSubmit(correction, async () => {
   const before = shown;
   const { order, problem, error } = await change(before, { ...readFields(), version: before.version });
-  const isShown = shown === before;
+  const isShown = dialog.open && shown === before;
   if (isShown && !problem) dialog.close();
-  listener.changed(order);
-  if (!problem) announce(`The order of ${order.customerID} is corrected.`);
-  else if (!isShown) return;
+  if (!isShown || !problem) listener.changed(order, problem, "corrected");
   else if (order === before) showError(error);
   else fill(order, order.status === "PLACED" ? `${problem} If you save now, you replace that correction.` : problem);
 });
@@ -255,6 +256,7 @@ export function askToCancel(order, work) {
   confirmed = work;
   $("cancel-title").textContent = `Cancel the order of ${order.customerID}?`;
   $("cancel-about").textContent = summary(order.items);
+  cancel.onclose = () => listener.closed(order.orderID);
   openDialog(cancel);
 }
 
@@ -263,7 +265,7 @@ $("cancel-yes").addEventListener("click", () => {
   confirmed();
 });
 
-/** Calls `changed(order)` after a correction, and `closed(orderID)` after the dialog of an order was closed. */
+/** Calls `changed(order, problem, did)` after a correction, and `closed(orderID)` after a dialog was closed. */
 export function onOrder(given) {
   listener = given;
   dialog.addEventListener("close", () => {

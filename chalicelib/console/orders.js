@@ -1,14 +1,12 @@
 /** Shows the Orders tab: the open orders of a day, oldest first, and below them the orders that are done. */
 import { get } from "./api.js";
 import { $, announce, button, fillOnce, h, icon, isChanged, keyed } from "./dom.js";
-import { dayOf, openExport, range, startOf } from "./export.js";
-import { clock, counted, midnight, moment, now, number } from "./format.js";
-import { empty, loaded } from "./listing.js";
+import { openExport } from "./export.js";
+import { clock, counted, dayOf, MINUTE, midnight, moment, now, number, range, short, startOf } from "./format.js";
+import { empty, loaded, Poll } from "./listing.js";
 import { askToCancel, change, closeDialogs, onOrder, onPlaced, showOrder, summary } from "./order.js";
-import { Poll } from "./poll.js";
 
 const SECONDS = 4;
-const LONG = 60_000;
 // The page shows at most this many times 100 open orders, and as many done orders.
 const PAGES = 10;
 const OPEN = "PLACED,READY";
@@ -19,7 +17,7 @@ const STATUS = { PLACED: "Placed", READY: "Ready", SERVED: "Served", CANCELLED: 
 let chosen = "";
 let query = "";
 const byId = new Map();
-let day, isLoaded, isCut;
+let day, isLoaded, isCut, hasDone, isDoneCut;
 // Holds the orders from this page that are not stored yet.
 let pending = [];
 // Explains for an order why its last change failed.
@@ -53,11 +51,16 @@ async function all(parameters, signal) {
   return [found, next !== null];
 }
 
+const placedOn = ({ placedAt }) => dayOf(new Date(placedAt));
+
 /** Adds orders of the day. A response may be older than what the page already knows. */
 function merge(found) {
   for (const order of found) {
-    const isOfDay = dayOf(new Date(order.placedAt)) === day;
-    if (isOfDay && !(byId.get(order.orderID)?.version > order.version)) byId.set(order.orderID, order);
+    const { orderID, version } = order;
+    const known = byId.get(orderID)?.version;
+    if (placedOn(order) !== day || known > version) continue;
+    if (version > known && isOpen(order)) problems.delete(orderID);
+    byId.set(orderID, order);
   }
   const isStored = ({ orderID }) => byId.has(orderID);
   for (const { customerID } of pending.filter(isStored)) announce(`The order for ${customerID} is stored.`);
@@ -72,12 +75,17 @@ async function load(signal) {
   // Another user has served or cancelled these orders.
   const left = [...byId.values()].filter((order) => !isCut && isOpen(order) && !ids.has(order.orderID));
   merge(found);
-  if (!isLoaded || left.length > 5) merge((await all({ ...wanted, status: DONE }, signal))[0]);
-  else {
+  if (!isLoaded) $("orders-state").replaceChildren();
+  isLoaded = true;
+  show(true);
+  if (!hasDone || left.length > 5) {
+    [found, isDoneCut] = await all({ ...wanted, status: DONE }, signal);
+    merge(found);
+    hasDone = true;
+  } else {
     for (const { orderID } of left) merge([await get(`orders/${orderID}`, {}, signal)]);
     if (done.open || pending.length) merge((await get("orders", { ...wanted, status: DONE, limit: 100 }, signal)).orders);
   }
-  isLoaded = true;
 }
 
 /** Shows how many orders of the day before are open, and reads orders for the suggestions. */
@@ -85,7 +93,7 @@ async function lookBack(signal) {
   const before = dayOf(startOf(today(), -1));
   const [found] = chosen ? [[]] : await all({ ...range(before), status: OPEN }, signal);
   const link = h("a", { href: `#orders?day=${before}` }, `${counted(found.length, "order")} from yesterday`);
-  $("orders-yesterday").replaceChildren(...(found.length ? [h("p.callout", "Still open: ", link)] : []));
+  fillOnce("orders-yesterday", link.href + link.text, () => [found.length && h("p.callout", "Still open: ", link)]);
   if (recent.length) return;
   recent = (await get("orders", { limit: 100 }, signal)).orders;
   show();
@@ -96,18 +104,20 @@ const poll = new Poll(async (signal, retry) => {
     day = wantedDay();
     byId.clear();
     problems.clear();
-    isLoaded = false;
+    pending = pending.filter((order) => placedOn(order) >= day);
+    isLoaded = hasDone = false;
+    polls = 0;
+    showDay();
     show();
   }
   const place = { state: $("orders-state"), what: "orders", isVisible: isLoaded, retry, signal };
   await loaded(place, async () => {
     await load(signal);
-    place.state.replaceChildren();
-    show();
+    show(true);
     if (polls % 15 === 0) await lookBack(signal);
     polls += 1;
   });
-  return pending.some((each) => waited(each) < LONG / 4) ? 1 : SECONDS;
+  return pending.some((each) => waited(each) < MINUTE / 4) ? 1 : SECONDS;
 });
 
 // --- Table
@@ -134,23 +144,23 @@ function matches({ orderID, customerID, items, note }) {
 
 const fillTable = (place, rows) => keyed(place.tBodies[0], rows, ({ orderID }) => orderID, () => h("tr"), fillRow);
 
-const words = (found, whole, kind) =>
-  `${query ? `${number(found)} of ` : ""}${isCut ? "the newest " : ""}${counted(whole, `${kind} order`)}`;
+const words = (found, whole, kind, cut) =>
+  `${query ? `${number(found)} of ` : ""}${cut ? "the newest " : ""}${counted(whole, `${kind} order`)}`;
 
-function show() {
+function show(byPoll) {
   const [opened, finished] = [[], []];
   for (const order of byId.values()) (isOpen(order) || problems.has(order.orderID) ? opened : finished).push(order);
   const sorted = (found, time) =>
     found.filter(matches).sort((one, other) => (one[time] + one.orderID < other[time] + other.orderID ? -1 : 1));
   const rows = sorted(opened, "placedAt");
   const doneRows = sorted(finished, "changedAt").reverse();
-  heading.textContent = words(rows.length, opened.length, "open");
-  done.firstElementChild.textContent = words(doneRows.length, finished.length, "done");
+  heading.textContent = words(rows.filter(isOpen).length, opened.filter(isOpen).length, "open", isCut);
+  done.firstElementChild.textContent = words(doneRows.length, finished.length, "done", isDoneCut);
   heading.hidden = !isLoaded;
   done.hidden = !finished.length;
   if (!chosen) rows.push(...pending);
   open.hidden = !rows.length;
-  keepFocus(() => fillTable(open, rows));
+  keepPlace(byPoll, () => fillTable(open, rows));
   fillTable(doneTable, done.open ? doneRows : []);
   const none = $("orders-none");
   none.hidden = !isLoaded || rows.length;
@@ -161,21 +171,24 @@ function show() {
   suggest("order-menu", known.flatMap(({ items }) => items.map(({ item }) => item)));
 }
 
-/** Keeps the focus in its row, or moves it to the next row. */
-function keepFocus(update) {
+/** Keeps the focus in its row, or moves it to the next row. After a poll, a press there must change nothing. */
+function keepPlace(byPoll, update) {
   const [body] = open.tBodies;
   const focused = document.activeElement;
-  const row = body.contains(focused) && focused.closest("tr");
+  const before = [...body.rows];
+  const row = before.find((each) => each.contains(focused));
   const stops = (each) => [...(each?.querySelectorAll("a, button") ?? [])];
-  const [place, stop] = [row && row.sectionRowIndex, stops(row || null).indexOf(focused)];
+  const [place, stop] = [before.indexOf(row), stops(row).indexOf(focused)];
   update();
+  for (const each of byPoll ? body.rows : [])
+    if (![each, undefined].includes(before[each.sectionRowIndex])) each.movedAt = now();
   if (!row || body.contains(document.activeElement)) return;
   const next = stops(row.isConnected ? row : (body.rows[place] ?? body.lastElementChild));
-  (next[stop] ?? next.at(-1) ?? heading).focus();
+  (next[byPoll && !row.isConnected ? 0 : stop] ?? next.at(-1) ?? heading).focus();
 }
 
 function suggest(id, values) {
-  const unique = [...new Set(values)].sort().slice(0, 50);
+  const unique = [...new Set(values)].slice(0, 50).sort();
   fillOnce(id, unique.join("\n"), () => unique.map((value) => h("option", { value })));
 }
 
@@ -183,7 +196,7 @@ function fillRow(row, order) {
   const { orderID, customerID, placedAt, status, version, note } = order;
   const link = h("a", { href: address(orderID) }, customerID);
   if (row.querySelector("a")) row.querySelector("a").href = link.href;
-  const late = !status && waited(order) > LONG && "Takes longer than a minute. A failed order appears under Dead letters.";
+  const late = !status && waited(order) > MINUTE && "Takes longer than a minute. A failed order appears under Dead letters.";
   const problem = late || problems.get(orderID);
   if (!isChanged(row, [status, version, problem].join())) return;
   row.className = status ?? "waits";
@@ -192,25 +205,27 @@ function fillRow(row, order) {
   row.replaceChildren(
     h("td", h("time", { datetime: placedAt, title: moment(placed) }, clock(placed))),
     h("th", { scope: "row", title: customerID }, status ? link : customerID),
-    h("td", { title: items, colspan: problem && 2 }, items, problem && h("p.problem", problem)),
-    ...(problem ? [] : [h("td", { title: note }, note)]),
+    h("td", { title: items }, items, problem && h("p.problem", problem)),
+    h("td", { title: note }, note),
     h("td", h(`span.badge${{ READY: ".good" }[status] ?? (status ? "" : ".going")}`, STATUS[status] ?? "On its way")),
     h("td", ...(status ? actions(order) : [])),
   );
 }
 
 function actions(order) {
-  const { orderID, customerID, status, changedAt, changedBy } = order;
-  const whose = `the order of ${customerID}`;
+  const { orderID, customerID, placedAt, status, changedAt, changedBy } = order;
+  const whose = `the order of ${customerID} at ${clock(new Date(placedAt))}`;
   const act = (content, label, work, kind) => {
-    // A second click at once may be meant for the row that has just left this place.
-    const made = button(content, ({ currentTarget, detail }) => detail > 1 || work(currentTarget), kind);
+    // A second click, or one just after a poll, may be meant for the row that has just left this place.
+    const press = ({ currentTarget: pressed, detail }) =>
+      detail > 1 || (detail && now() - pressed.closest("tr").movedAt < 400) || work(pressed);
+    const made = button(content, press, kind);
     made.ariaLabel = made.title = label;
     return made;
   };
   if (!isOpen(order)) {
     if (problems.has(orderID)) return [act("OK", `OK, hide ${whose}`, () => problems.delete(orderID) && show())];
-    return [`${clock(new Date(changedAt))} by ${changedBy}`];
+    return [`${short(new Date(changedAt))} by ${changedBy}`];
   }
   const step = (to, kind, ...steps) =>
     act(STATUS[to], `Mark ${whose} as ${STATUS[to]}`, (pressed) => tap(order, pressed, ...steps, to), kind);
@@ -226,7 +241,7 @@ function actions(order) {
 
 /** Changes the status of an order in steps, while the pressed button is busy. */
 async function tap(order, pressed, ...steps) {
-  const { orderID, customerID } = order;
+  const { orderID } = order;
   if (busy.has(orderID)) return;
   busy.add(orderID);
   pressed.ariaBusy = "true";
@@ -235,28 +250,38 @@ async function tap(order, pressed, ...steps) {
     busy.delete(orderID);
     pressed.ariaBusy = "false";
   });
+  changed(fresh, problem, STATUS[fresh.status].toLowerCase());
+}
+
+/** Shows an order after a change, and says what the change did or why it failed. */
+function changed(order, problem, did) {
+  const { orderID, customerID } = order;
+  merge([order]);
   problems.delete(orderID);
   if (problem) problems.set(orderID, problem);
-  merge([fresh]);
   show();
-  $("orders-said").textContent = problem ?? `The order of ${customerID} is ${STATUS[fresh.status].toLowerCase()}.`;
+  said.textContent = problem ?? `The order of ${customerID} is ${did}.`;
+  announce(said.textContent);
 }
 
 // --- Day, search and new orders
 
-function linkDays() {
-  const link = (id, days) => ($(id).href = address("", { day: dayOf(startOf(picker.value, days)) }));
+function showDay() {
+  picker.max = today();
+  picker.value = wantedDay();
+  const link = (id, days) => ($(id).href = address("", { day: dayOf(startOf(wantedDay(), days)) }));
   link("orders-before", -1);
   link("orders-after", 1);
 }
 
-const [picker, search] = [$("orders-day"), $("orders-search")];
+const [picker, search, said] = ["day", "search", "said"].map((part) => $(`orders-${part}`));
 // A year that is being typed has leading zeros.
 picker.addEventListener("change", () => picker.value > "1" && (location.hash = address("", { day: picker.value })));
 search.addEventListener("input", () => {
   query = search.value.trim();
+  said.textContent = "";
   history.replaceState(null, "", address());
-  linkDays();
+  showDay();
   show();
 });
 $("orders-export").addEventListener("click", () => openExport(wantedDay()));
@@ -268,20 +293,19 @@ done.addEventListener("toggle", () => {
 onPlaced((order) => {
   pending = [...pending, order].slice(-50);
   announce(`The order for ${order.customerID} is on its way.`);
-  if (chosen || query) location.hash = "#orders";
+  const isSeen = location.hash.startsWith("#orders") && !document.querySelector("dialog[open]");
+  if (isSeen && (chosen || query)) location.hash = "#orders";
   show();
   poll.now();
 });
 
 onOrder({
-  changed(order) {
-    merge([order]);
-    show();
-  },
+  changed,
   closed(orderID) {
     if (location.hash.startsWith("#orders/")) location.replace(address());
     // The row may have been filled again, without the button that opened the dialog.
-    if (document.activeElement === document.body) open.querySelector(`[data-key="${CSS.escape(orderID)}"] a`)?.focus();
+    const link = open.querySelector(`[data-key="${CSS.escape(orderID)}"] a`);
+    if (!document.activeElement.closest("table")) (link ?? heading).focus();
   },
 });
 
@@ -292,11 +316,9 @@ export const orders = {
     chosen = /^[12]\d{3}-\d\d-\d\d$/.test(wanted) && wanted < today() && !Number.isNaN(+startOf(wanted)) ? wanted : "";
     query = given.get("q")?.trim() ?? "";
     if (search.value.trim() !== query) search.value = query;
-    picker.max = today();
-    picker.value = wantedDay();
-    linkDays();
+    said.textContent = "";
+    showDay();
     $("orders-after").hidden = $("orders-today").hidden = !chosen;
-    polls = 0;
     poll.start();
     if (isLoaded) show();
     if (orderID) showOrder(orderID);

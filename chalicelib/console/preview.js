@@ -1,11 +1,9 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
 import { ApiError, get, post } from "./api.js";
 import { beanName, changeList, changeRow, changes, difference, path } from "./changes.js";
-import { traceLink } from "./config.js";
-import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part } from "./dom.js";
+import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part, traceLink } from "./dom.js";
 import { amounts, counted, now, number, size, time } from "./format.js";
-import { loaded } from "./listing.js";
-import { Poll } from "./poll.js";
+import { loaded, Poll } from "./listing.js";
 
 const SECONDS = 15;
 const SECONDS_MOVING = 1;
@@ -39,7 +37,7 @@ export const isMoving = ({ status }) => STATUS[status][0] === "going";
 
 function statusText({ status, undo }) {
   if (status !== "UNDONE") return STATUS[status][1];
-  return `Undone: ${number(undo.restored)} restored${undo.kept ? `, ${number(undo.kept)} kept` : ""}`;
+  return `Undone for ${counted(undo.restored, "bean")}${undo.kept ? `, ${number(undo.kept)} kept` : ""}`;
 }
 
 export const badge = (upload) => label(STATUS[upload.status][0], statusText(upload));

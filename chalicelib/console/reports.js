@@ -1,11 +1,9 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
-import { traceLink } from "./config.js";
-import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part } from "./dom.js";
+import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part, traceLink } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
-import { Listing, loaded } from "./listing.js";
+import { Listing, loaded, Poll } from "./listing.js";
 import { MachinePicture } from "./machine.js";
-import { Poll } from "./poll.js";
 import { asOf, bars, MODES, showStorage } from "./storage.js";
 
 const SECONDS = 20;
@@ -182,9 +180,11 @@ async function copyLink(button) {
 }
 
 async function renewLink(button) {
+  const before = report;
   button.disabled = true;
   await watch.now();
   button.disabled = false;
+  if (!report || report === before) return;
   $("report-outcome").querySelector("a")?.focus();
   announce("A new link is ready.");
 }

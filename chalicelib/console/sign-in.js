@@ -7,8 +7,7 @@
  *
  * On `channel`, a new tab asks `"who?"`, a tab sends its session if asked or renewed, and `"out"` ends all sessions.
  */
-import { config } from "./config.js";
-import { $, announce, onSubmit, openDialog } from "./dom.js";
+import { $, announce, onSubmit, openDialog, config } from "./dom.js";
 import { forget, keep, recall } from "./kept.js";
 
 // A token is replaced this many milliseconds before it expires, or after two thirds of a shorter lifetime.

@@ -2,16 +2,14 @@
 import { get } from "./api.js";
 import { countFailures, countMessages, MESSAGES } from "./counts.js";
 import { $, fillOnce, h, keyed, part, s } from "./dom.js";
-import { amounts, clock, counted, hour, midnight, number, now, time, weekday } from "./format.js";
+import { amounts, clock, counted, HOUR, hour, midnight, number, now, time, weekday } from "./format.js";
 import { brief, notifications } from "./inbox.js";
-import { Listing, loaded } from "./listing.js";
-import { Poll } from "./poll.js";
+import { Listing, loaded, Poll } from "./listing.js";
 import { lowBeans } from "./reports.js";
 import { person } from "./sign-in.js";
 
 const SECONDS = 15;
 const NEWS = 5;
-const HOUR = 3_600_000;
 const FEWEST_HOURS = 6;
 // Vertical positions in the chart are in pixels, and horizontal positions are percentages.
 const TOP = 24;
@@ -65,7 +63,7 @@ function showTotals({ orders, reports, uploads, failures }) {
       "uploads",
       "Uploads",
       atLeast(uploads.imported, uploads),
-      amounts({ "of other kinds": uploads.other }),
+      amounts({ "undone or other": uploads.other }),
       amounts({ "not imported": uploads.notImported }),
     ],
     ["dead-letters", "Failures", atLeast(failed, failures), failed ? "" : "none", problems.filter(Boolean).join(", ")],

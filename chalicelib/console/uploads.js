@@ -2,13 +2,12 @@
 import { ApiError, get, post } from "./api.js";
 import { $, announce, button, h, icon, isChanged, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
-import { number, now, size, time } from "./format.js";
+import { MINUTE, number, now, size, time } from "./format.js";
 import { Listing } from "./listing.js";
 import { about, askUndo, badge, canUndo, isMoving, notice, preview } from "./preview.js";
 
 const SECONDS = 15;
 const SECONDS_MOVING = 2;
-const LONG = 60_000;
 // If the bucket cannot be reached but the API can, the page tries this many times to send a file.
 const TRIES = 5;
 
@@ -57,7 +56,7 @@ async function send(sending) {
         showSendings();
         await untilConnected();
         // Until it expires, the signed form can be reused.
-        if (Date.parse(place.expiresAt) < now() + 60_000) place = await signed(sending.file);
+        if (Date.parse(place.expiresAt) < now() + MINUTE) place = await signed(sending.file);
       }
     }
     sending.step = "waiting";
@@ -132,7 +131,7 @@ const makeSending = ({ file }) =>
 
 function updateSending(element, sending) {
   const { step, sent, error, since, uploadId } = sending;
-  const late = now() - since > LONG;
+  const late = now() - since > MINUTE;
   const isFailed = step === "failed";
   const text = {
     asking: "Waiting for upload …",

@@ -78,8 +78,8 @@ def imported(upload: Upload, result: Imported, reading: Reading, undoable_until:
 
 
 def undone(upload: Upload, result: Undone) -> Notification:
-    outcome = f"undone, {counted(result.restored, 'bean')} restored, {result.kept:,} kept"
-    lines = [f"The import was undone: {counted(result.restored, 'bean')} restored."]
+    outcome = f"undone for {counted(result.restored, 'bean')}, {result.kept:,} kept"
+    lines = [f"The import was undone for {counted(result.restored, 'bean')}."]
     if result.kept:
         lines.append(f"{counted(result.kept, 'bean')} kept, because someone has changed them since the import:")
         lines += ["- " + ", ".join(map(quoted, each.values())) for each in result.kept_beans]

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import DESKTOP, PHONE, TABS, Console, Person
 from tests.browser.fake_uploads import DIFFERENCES, SAMPLES, UNDO, unread, upload, with_fake
-from tests.browser.steps import new_customer, place, publish
+from tests.browser.steps import new_customer, order_row, place, publish
 from tests.system.letters import order_message, own_letters
 from tests.system.system import ROOT, System, new_id
 
@@ -249,6 +249,21 @@ def test_the_console_is_printed_without_its_controls(visit: Visit, manager: Pers
         expect(control).to_be_hidden()
     console.open("#inbox")
     expect(console.page.get_by_text(subject)).to_be_visible()
+
+    customer, note = new_customer(), "Oat milk, and the bill to table nine, please. " * 3
+    system.post("/orders", [{"customerID": customer, "item": "Mocha", "note": note}])
+    console.open(f"#orders?q={customer}")
+    row = order_row(console, customer)
+    expect(row).to_contain_text("Placed")
+    printed(console.page)
+    view = console.view("Orders")
+    for control in (
+        view.get_by_role("searchbox"),
+        view.locator("header .button").first,
+        row.get_by_role("button").first,
+    ):
+        expect(control).to_be_hidden()
+    assert row.locator("td").nth(2).evaluate("cell => cell.scrollWidth <= cell.clientWidth")
 
 
 def test_a_report_is_printed_with_a_heading_on_each_sheet(visit: Visit, manager: Person, system: System) -> None:

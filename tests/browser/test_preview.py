@@ -25,7 +25,7 @@ from tests.browser.fake_uploads import (
 from tests.browser.test_keyboard import tab_to
 
 PREVIEW = f"#uploads/{ID}"
-UNDONE = "Undone: 4 restored, 22 kept"
+UNDONE = "Undone for 4 beans, 22 kept"
 TOO_LARGE = "This import cannot be undone, because it changes more than 100,000 beans."
 
 

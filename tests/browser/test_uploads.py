@@ -28,11 +28,11 @@ def test_a_file_is_previewed_applied_and_undone(visit: Visit, manager: Person, s
 
     view.get_by_role("button", name="Undo").click()
     console.page.get_by_role("dialog").get_by_role("button", name="Undo the import").click()
-    expect(view).to_contain_text(f"Undone: 1 restored by {manager.name}")
+    expect(view).to_contain_text(f"Undone for 1 bean by {manager.name}")
     assert stock(system, supplier) == {}
     view.get_by_role("link", name="All uploads").click()
     mine = view.get_by_role("listitem").filter(has_text=name)
-    for text in ("Undone: 1 restored", f"by {manager.name}"):
+    for text in ("Undone for 1 bean", f"by {manager.name}"):
         expect(mine).to_contain_text(text)
 
 

@@ -127,7 +127,7 @@ def test_an_undo_is_announced_once_although_sns_is_down_at_first(stocked: Cafe) 
         stocked.receive(undo, publish=down)
     for _ in range(2):
         stocked.receive(undo)
-    assert stocked.messages()[2:] == ["The import was undone: 1 bean restored."]
+    assert stocked.messages()[2:] == ["The import was undone for 1 bean."]
 
 
 def test_a_file_that_cannot_be_imported_is_refused_with_its_reason(cafe: Cafe) -> None:  # noqa: F811
