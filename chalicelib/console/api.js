@@ -15,7 +15,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a GET request with query `parameters` that have a value. A page of a CSV file is returned as `{ blob, next }`. */
+/** Sends a GET request. Leaves out `parameters` without a value. A page of a CSV file is returned as `{ blob, next }`. */
 export function get(path, parameters = {}, signal = undefined, isCsv = false) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal, isCsv });
@@ -72,7 +72,7 @@ function send(method, path, body, key, idToken, signal, again) {
   const headers = { Authorization: `Bearer ${idToken}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers["Idempotency-Key"] = key;
-  // API Gateway may take 29 seconds. With retries, less is enough, because most responses arrive quickly.
+  // API Gateway may take 29 seconds. If retries follow, a shorter wait is enough.
   const patience = AbortSignal.timeout(again ? 15_000 : 30_000);
   return fetch(path, {
     method,

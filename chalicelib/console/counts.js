@@ -14,7 +14,7 @@ let figures = null;
 const isOpen = (tab) => location.hash === `#${tab}`;
 
 const poll = new Poll(async (signal) => {
-  // The Today tab counts what it shows.
+  // The Today tab updates the counts.
   if (!isOpen("today"))
     await Promise.all([
       person()?.isManager && get("today", { since: midnight().toISOString() }, signal).then(countFailures),

@@ -88,7 +88,7 @@ export function announce(text) {
 export function keyed(parent, items, key, make, update = () => {}) {
   const known = new Map([...parent.children].map((element) => [element.dataset.key, element]));
   const names = new Set(items.map((item) => String(key(item))));
-  // An element that moves loses the focus, so the others leave first.
+  // Moving an element loses its focus, so old ones are removed first.
   for (const [name, element] of known) if (!names.has(name)) element.remove();
   let place = parent.firstElementChild;
   for (const item of items) {

@@ -56,7 +56,7 @@ function readable(notification) {
   };
 }
 
-/** Returns a page of notifications. A page of one kind may be empty although it has a next page: skips up to four. */
+/** Returns a page of notifications. Skips up to four empty pages, because a filtered page may be empty. */
 export async function notifications(parameters, signal) {
   const items = [];
   let { next } = parameters;
@@ -82,7 +82,7 @@ function kindOf(notification) {
 // The tab marks messages that were sent after this time.
 let marked = "";
 
-/** Returns when this person last looked at the inbox in this browser. Older messages are not unread. */
+/** Returns when this person last looked at the inbox in this browser. Older messages count as read. */
 const lookedAt = () => recall(`looked-${person()?.name}`, "localStorage") ?? look(new Date(now()).toISOString());
 
 function look(at) {

@@ -7,7 +7,7 @@ import { empty, loaded, Poll } from "./listing.js";
 import { askToCancel, change, closeDialogs, onOrder, onPlaced, showOrder, summary } from "./order.js";
 
 const SECONDS = 4;
-// The page shows at most this many times 100 open orders, and as many done orders.
+// Maximum number of pages of 100 open orders, and of 100 done orders.
 const PAGES = 10;
 const OPEN = "PLACED,READY";
 const DONE = "SERVED,CANCELLED";
@@ -20,7 +20,7 @@ const byId = new Map();
 let day, isLoaded, isCut, hasDone, isDoneCut;
 // Holds the orders from this page that are not stored yet.
 let pending = [];
-// Explains for an order why its last change failed.
+// Maps an order to why its last change failed.
 const problems = new Map();
 const busy = new Set();
 // More orders for the suggestions.
@@ -63,7 +63,7 @@ function merge(found) {
     byId.set(orderID, order);
   }
   const isStored = ({ orderID }) => byId.has(orderID);
-  for (const { customerID } of pending.filter(isStored)) announce(`The order for ${customerID} is stored.`);
+  for (const { customerID } of pending.filter(isStored)) announce(`The order of ${customerID} is stored.`);
   pending = pending.filter((order) => !isStored(order));
 }
 
@@ -196,7 +196,7 @@ function fillRow(row, order) {
   const { orderID, customerID, placedAt, status, version, note } = order;
   const link = h("a", { href: address(orderID) }, customerID);
   if (row.querySelector("a")) row.querySelector("a").href = link.href;
-  const late = !status && waited(order) > MINUTE && "Takes longer than a minute. A failed order appears under Dead letters.";
+  const late = !status && waited(order) > MINUTE && "Not stored after a minute. If it fails, managers see a dead letter.";
   const problem = late || problems.get(orderID);
   if (!isChanged(row, [status, version, problem].join())) return;
   row.className = status ?? "waits";
@@ -292,7 +292,7 @@ done.addEventListener("toggle", () => {
 
 onPlaced((order) => {
   pending = [...pending, order].slice(-50);
-  announce(`The order for ${order.customerID} is on its way.`);
+  announce(`The order of ${order.customerID} is on its way.`);
   const isSeen = location.hash.startsWith("#orders") && !document.querySelector("dialog[open]");
   if (isSeen && (chosen || query)) location.hash = "#orders";
   show();

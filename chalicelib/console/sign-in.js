@@ -5,7 +5,7 @@
  * `token()` waits until a user is signed in, and returns a token that is not about to expire.
  * If the refresh token has expired, a dialog asks for the password. Pending requests continue after sign-in.
  *
- * On `channel`, a new tab asks `"who?"`, a tab sends its session if asked or renewed, and `"out"` ends all sessions.
+ * On `channel`, new tabs send `"who?"`, tabs send a new or requested session, and `"out"` ends all sessions.
  */
 import { $, announce, onSubmit, openDialog, config } from "./dom.js";
 import { forget, keep, recall } from "./kept.js";

@@ -110,7 +110,7 @@ def test_an_order_that_is_not_stored_after_a_minute_says_so(visit: Visit, staff:
     expect(row).to_contain_text("On its way")
     for _ in range(8):
         console.page.clock.run_for("00:10")
-    expect(row).to_contain_text("longer than a minute")
+    expect(row).to_contain_text("Not stored after a minute")
 
 
 def test_an_order_opens_by_its_address_and_an_unknown_id_is_reported(
