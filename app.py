@@ -206,7 +206,7 @@ def place_orders() -> Response:
 
 @app.route("/orders", authorizer=authorize)
 def list_orders() -> dict[str, Any]:
-    """Lists stored orders, newest first, perhaps only those of a customer, with a status, or from a range of time."""
+    """Lists stored orders, newest first, optionally filtered by customer, status or time."""
     from chalicelib.orders import listing
 
     page = rest.page(request(), *listing.FILTERS)

@@ -132,7 +132,7 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
 
 
 def trace_path(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the path at which the local API server shows the hops of an id. The path is empty on AWS."""
+    """Returns the path of the trace page on the local API server, or an empty string on AWS."""
     return environment.get("CAFE_TRACE_PATH", "")
 
 

@@ -66,7 +66,7 @@ def periods(since: datetime, now: datetime) -> list[str]:
 class Timeline:
     """Reads the items of a table, newest first. ``dynamodb`` is a DynamoDB client.
 
-    Pages contain only the attributes ``listed``, which include ``sortKey``, or all attributes if it is empty.
+    Pages contain only the attributes ``listed``, which include ``sortKey``. If it is empty, they have all.
     """
 
     def __init__(self, dynamodb: Any, table: str, listed: Sequence[str] = ()) -> None:

@@ -119,7 +119,7 @@ def change(cognito: Any, outputs: Mapping[str, str], name: str, action: str, *, 
         # This also revokes the refresh tokens.
         cognito.admin_delete_user(**user)
     elif stored["Enabled"]:
-        # Otherwise, refresh tokens might work again later. Cognito might refuse to sign out a user who is disabled.
+        # This revokes refresh tokens. It comes first, because Cognito might refuse it for a disabled user.
         cognito.admin_user_global_sign_out(**user)
         cognito.admin_disable_user(**user)
     return (
@@ -131,7 +131,7 @@ def change(cognito: Any, outputs: Mapping[str, str], name: str, action: str, *, 
 def _is_last_manager(cognito: Any, pool_id: str, username: str) -> bool:
     pages = cognito.get_paginator("list_users_in_group").paginate(UserPoolId=pool_id, GroupName="managers")
     statuses = {user["Username"]: user["UserStatus"] for page in pages for user in page["Users"] if user["Enabled"]}
-    # A manager who has not chosen a password yet cannot be counted on, because a temporary password expires.
+    # A manager with only a temporary password does not count, because that password expires.
     return statuses.pop(username, None) is not None and "CONFIRMED" not in statuses.values()
 
 

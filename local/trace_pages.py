@@ -1,8 +1,8 @@
 """Serves the page of ``make trace`` from the local API server, for the links in the console.
 
-Only the local stack has this path. The page shows log lines without sign-in, so the server, which listens on 127.0.0.1,
-answers only requests that name this machine as their host and do not come from another site's page. Otherwise, a page
-on the internet could read it through a DNS name that resolves to 127.0.0.1, or show it in a frame.
+Only the local stack has this path. The page shows log lines without sign-in. The server listens on 127.0.0.1, and
+refuses requests that name another host or come from another site's page. Otherwise, a page on the internet could read
+it through a DNS name that resolves to 127.0.0.1, or show it in a frame.
 
 ``python -m local.trace_pages FOLDER API_PORT AWS_PORT ID`` prints the page. It runs in a process of its own, because
 the server imports the deployed code, and has only the permissions of the API.

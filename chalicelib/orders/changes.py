@@ -1,6 +1,6 @@
 """Changes a stored order: its status, or its items and note.
 
-Each change is a conditional write, so nobody overwrites a change that they have not seen. The order keeps its changes,
+Each change is a conditional write on the version, so concurrent changes cannot be lost. The order keeps its changes,
 and what a correction replaced. Its ``digest`` stays that of the order as placed, so a late copy of the first request
 is still recognised as the same order.
 """
@@ -29,7 +29,7 @@ CHANGE_FIELDS = ("from", "status", "items", "note", "version")
 # into DynamoDB (400 kB) and into a message.
 CORRECTIONS = 20
 CHANGES_BYTES = 50_000
-# A change of status is tried again if a correction, which does not conflict with it, came between reading and writing.
+# A status change is retried if a correction, which cannot conflict with it, came between reading and writing.
 TRIES = 3
 VERSIONS = 1_000_000
 
@@ -117,7 +117,7 @@ def make(order_id: str, change: Change, entry: dict[str, Any], *, dynamodb: Any,
     """
     for tries in range(TRIES + 1):
         item = read(order_id, dynamodb, table)
-        # If the response to a write was lost, boto3 wrote again, and that failed. The item then has the change.
+        # If a write's response was lost, boto3 repeats the write, which fails. The item then has the change.
         if _has(item, entry):
             return item
         _check(item, change)
@@ -166,7 +166,7 @@ def _corrected(item: dict[str, Any], change: Change) -> dict[str, Any]:
     changes = item.get("changes", {}).get("L", [])
     size = len(json.dumps(changes, ensure_ascii=False).encode())
     if sets and (len(changes) >= CORRECTIONS or size > CHANGES_BYTES):
-        message = "cannot be corrected, because the order keeps no more corrections: cancel it, and place a new order"
+        message = "cannot be corrected again, because the order is full: cancel it, and place a new order"
         raise Conflict([Problem(min(sets), message)], Order=shown_whole(item))
     return sets
 

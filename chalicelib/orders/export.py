@@ -74,7 +74,7 @@ def _cell(value: Any) -> Any:
 
 
 def _disarmed(part: str) -> str:
-    # Spreadsheets may ignore what is invisible, and read full-width letters, whose form NFKC is the usual letter.
+    # Spreadsheets may ignore invisible characters, and treat full-width ones as the usual ones (NFKC).
     # After a separator, they also remove quotation marks.
     start = unicodedata.normalize("NFKC", BLANK.sub("", part.replace('"', ""), count=1)[:1])
     return f"'{part}" if start in {*"=+-@"} else part

@@ -42,7 +42,7 @@ def find_announced(
 ) -> set[str]:
     """Finds announced orders and changes in the inbox ``table``.
 
-    The last arguments and the result are those of ``FindAnnounced``. An order that was not found is announced again,
+    Arguments and result: see ``FindAnnounced``. An order that was not found is announced again,
     which is better than not at all.
     """
     fresh = now.timestamp() - FRESH_SECONDS

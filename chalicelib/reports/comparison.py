@@ -1,4 +1,4 @@
-"""Compares the inventory with that of the report before.
+"""Compares the inventory with that of the previous report.
 
 Both CSV files are sorted by bean id, so reading them side by side takes constant memory.
 """
@@ -36,7 +36,7 @@ MAIL_CHARACTERS = 40
 BATCH_ROWS = 500
 FIELDS = ("bean_id", "quantity", "product_name", "supplier_id", "supplier")
 FIELDS_OF = itemgetter(*map(list(COLUMNS).index, FIELDS))
-NOTHING_BEFORE = "No report on record to compare with yet."
+NOTHING_BEFORE = "No previous report to compare with yet."
 UNREADABLE = "the changes are unknown, because the earlier report cannot be read."
 
 Fields = tuple[str, ...]
@@ -57,9 +57,9 @@ class Comparison:
     """Counts the changes since the report ``before``, and names a few beans of each kind.
 
     ``since`` is the time of that report, or None if ``before`` is None or ``UNKNOWN``. ``is_readable`` turns false if
-    that report's CSV file turns out to be missing, broken or in another order. Beans are known by their ids, so a
-    renamed bean is not new. A quantity that is unknown in one report is neither up nor down. ``low_stock`` judges both
-    reports, whatever the setting was before.
+    that report's CSV file is missing, broken or not sorted by id. Beans are known by their ids, so a
+    renamed bean is not new. A quantity that is unknown in one report is neither up nor down. The present
+    ``low_stock`` is applied to both reports.
     """
 
     def __init__(self, s3: Any, bucket: str, before: Report | None, low_stock: int) -> None:
@@ -86,7 +86,7 @@ class Comparison:
         return [change for _, _, change in self._named[kind]]
 
     def text(self) -> str:
-        """Returns the changes as one line, which follows the time of the report before, if that time is known."""
+        """Returns the changes as one line. Callers put the previous report's time before it, if it is known."""
         if not self.is_readable:
             return self._problem
         return f"{', '.join(self._words(kind) for kind in KINDS if self.counts[kind]) or 'no changes'}."
@@ -133,7 +133,7 @@ class Comparison:
             return math.inf, ()
         number = int(earlier[0])
         if number <= last:
-            raise ValueError(f"bean {number} is not in the order of the ids")
+            raise ValueError(f"bean {number} is not sorted by its id")
         return number, earlier
 
     def _count_changed(self, number: int, earlier: Fields, row: Fields) -> None:

@@ -1,4 +1,4 @@
-"""Finds the report before a report, in a list of the newest inventory reports that is one S3 object.
+"""Finds the previous report, in a list of the newest inventory reports that is one S3 object.
 
 A report is a dictionary with the ``FIELDS``. The list also has the report that each report was compared with.
 """
@@ -23,7 +23,7 @@ PAUSE_SECONDS = 0.1
 CHANGED = ("PreconditionFailed", "ConditionalRequestConflict")
 
 Report = dict[str, Any]
-# Stands for the report before, if the list could not be read.
+# Stands for the previous report, if the list could not be read.
 UNKNOWN: Report = {}
 
 log = logger("earlier")
@@ -33,7 +33,7 @@ def find(s3: Any, bucket: str, report: Report) -> Report | None:
     """Returns the newest rendered report that is earlier than ``report``, or None if the list has no such report.
 
     A report that was rendered before gets the same answer again. Returns ``UNKNOWN`` if S3 does not return the list,
-    because no report must fail for want of a comparison.
+    because reports must not fail without a comparison.
     """
     from botocore.exceptions import ClientError
 

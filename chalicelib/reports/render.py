@@ -179,7 +179,7 @@ def render_report(
         (part.encode() for part in render(summary, page)),
         ContentType="text/html; charset=utf-8",
     )
-    # Only a report that was rendered can be the report before another one.
+    # Only a rendered report can be compared with later reports.
     earlier.record(s3, bucket, event, before, sleep)
     log.info("inventory report rendered", extra={"reportId": report_id, "key": key, "rows": summary.beans})
     return {

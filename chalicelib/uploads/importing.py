@@ -106,7 +106,7 @@ class Imported:
 class Staged:
     """The rows of a file in the temporary table: their number, the number of bad rows, and the first bad rows.
 
-    The ids are the highest ids before the import, by which the rows that it adds are recognized.
+    The ids are the highest ids before the import, by which the rows that it adds are recognised.
     """
 
     rows: int = 0

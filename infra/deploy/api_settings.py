@@ -12,7 +12,7 @@ from infra.deploy import chalice_record
 from infra.deploy.project import api_stage
 from infra.deploy.target import Clients, Say, Target, shown
 
-# WAF may take a minute to recognize a new web ACL.
+# WAF may take a minute to recognise a new web ACL.
 ASSOCIATION_SECONDS = 120
 EVERY_METHOD = "*/*"
 # Each open route accepts this fraction of the request rate, because anyone can call it.

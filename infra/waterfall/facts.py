@@ -11,7 +11,7 @@ from chalicelib import reports
 from chalicelib.errors import NotFound
 from infra.trace import Line
 
-# A function runs for at most this long, so the start of an invocation is not further from any of its lines.
+# The longest run of a function. All lines of an invocation are at most this far apart.
 FUNCTION_SECONDS = 15 * 60
 # The local cloud rounds the times of an invocation to milliseconds.
 ROUNDING_SECONDS = 0.005
@@ -26,7 +26,7 @@ Client = Callable[[str], Any]
 class Invocation:
     """One run of a function, from ``start`` to ``end`` in Unix time. ``init`` is the length of a cold start.
 
-    ``problem`` is what Lambda reports about a run that failed, or that a line without a known end belongs to.
+    ``problem`` is Lambda's status for a failed run, or says that the run's REPORT line is missing.
     """
 
     origin: tuple[str, str]

@@ -1,8 +1,8 @@
 """Arranges the log lines and facts about an order, a report or an upload as hops, for the page of ``make trace``.
 
-A journey is what one request or event caused. Each hop of its path begins where the hop before it handed over, and the
-time between two hops is a hop of its own, a wait. Nothing is measured for the page: each moment comes from a log line,
-an invocation, the execution's history or the inbox.
+A journey is what one request or event caused. Each hop on its path begins when the previous hop handed over. The time
+between two hops is a hop called a wait. Nothing is measured for the page: each moment comes from a log line, an
+invocation, the execution's history or the inbox.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Evidence:
         ]
 
     def runs(self, source: str, lines: list[Line] | None = None) -> list[Run]:
-        """Returns the invocations that wrote the lines of ``source``. Without a REPORT line, its lines are its span."""
+        """Returns the invocations that wrote the lines of ``source``. Without a REPORT line, the log lines bound it."""
         runs: dict[tuple[tuple[str, str], float], Run] = {}
         for line in self.find(source) if lines is None else lines:
             moment = at(line)
@@ -123,7 +123,7 @@ class Builder:
         """Adds the next hop of the path, and the wait before it if ``wait`` names one."""
         hops, moment = self.journey.path, self.moment
         if moment is not None and hop.start < moment and hops:
-            # The next hop can begin before the line is written that reports the handover.
+            # The next hop can begin before the handover is logged.
             moment = hops[-1].handover = max(hops[-1].start, hop.start)
         if moment is not None and wait:
             self.journey.hops.append(Hop(wait, moment, max(moment, hop.start), "wait"))

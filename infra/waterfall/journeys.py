@@ -24,7 +24,7 @@ IMPORTS = {
 
 
 def subjects(lines: list[Line], identifier: str) -> list[tuple[str, str]]:
-    """Returns the kind and the id of what ``identifier`` names, or of everything that a request with this id names."""
+    """Returns the kind and id of the named order, report or upload, or of all that belong to a request id."""
     named = dict.fromkeys(
         (kind, str(line.record[name])) for name, kind in KINDS.items() for line in lines if line.record.get(name)
     )

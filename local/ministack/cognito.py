@@ -6,8 +6,7 @@ from typing import Any
 
 
 def password_policy() -> None:
-    """AWS refuses every new password that does not meet the user pool's policy, and names the first rule that is not
-    met.
+    """AWS refuses new passwords that break the user pool's policy, and names the first broken rule.
 
     MiniStack accepts any password that replaces a temporary password. It also requires a symbol if the policy does not
     mention symbols, and its messages differ. The console shows the messages, and people choose their passwords there.

@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.start(command, {**basic_environment(), **keys}, "moto", port)
     try:
         process.wait(lambda: answers(f"http://127.0.0.1:{port}/moto-api/"))
-        # With the host name ``localhost``, moto recognizes the URL of a template as its own.
+        # With the host name ``localhost``, moto recognises the URL of a template as its own.
         yield f"http://localhost:{port}"
     finally:
         process.stop(seconds=0)

@@ -33,7 +33,7 @@ def send(system: Faulty, order_id: str, change: dict[str, Any], key: str) -> Ans
 
 
 def change(system: Faulty, order_ids: list[str]) -> list[str]:
-    """Corrects and cancels orders by turns, and repeats a request after a 503. Returns the ids of the orders."""
+    """Corrects and cancels orders in turn, and repeats a request after a 503. Returns the ids of the orders."""
     for number, order_id in enumerate(order_ids):
         key = new_id("k")
         for _ in range(counting.TRIES):

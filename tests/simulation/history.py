@@ -30,8 +30,8 @@ EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
 # The share of the answers that do not reach the person who changes an order.
 LOST_ANSWERS = 0.1
-# The two changes that people make to one order, and the seconds between them. The first status of each is the one
-# that they saw.
+# The two changes that people make to one order, and the seconds between them. Each change begins with the status that
+# they saw.
 PLANS = (
     (0.1, "PLACED READY", "PLACED CANCELLED"),
     (0.1, "PLACED CORRECTED", "PLACED CORRECTED"),

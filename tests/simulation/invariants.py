@@ -56,7 +56,7 @@ def a_repeated_order_is_accepted(played: Played) -> Iterator[str]:
 
 
 def orders_are_stored_once(played: Played) -> Iterator[str]:
-    """Nothing repeats a stored order or turns it back. Each later write adds one allowed change, and loses nothing."""
+    """No stored order is inserted again or reverted. Each later write adds one allowed change, and loses nothing."""
     stored: dict[str, dict[str, Any]] = {}
     for record in played.cloud.stream:
         new: dict[str, Any] = record["dynamodb"]["NewImage"]
@@ -102,7 +102,7 @@ def accepted_changes_are_made_once(played: Played) -> Iterator[str]:
 
 
 def corrected_and_cancelled_orders_are_announced(played: Played) -> Iterator[str]:
-    """Every correction and cancellation is announced, with what the order is now. No other change is."""
+    """Only corrections and cancellations are announced, each of them, with the order's new content."""
     announced: dict[tuple[Any, ...], str] = {}
     for facts in _facts(played, "order"):
         announced |= {tuple(change): facts["text"] for change in facts.get("changes", ())}

@@ -148,11 +148,11 @@ MECHANISMS: dict[str, list[tuple[Any, str, Any, bool]]] = {
     "announcing: no other changes": [
         (announce, "ANNOUNCED_CHANGES", ("READY", "SERVED", *announce.ANNOUNCED_CHANGES), False)
     ],
-    "announcing: the look into the inbox for changes": [(replay, "name_of_change", lambda *_: object(), False)],
+    "announcing: searching the inbox for changes": [(replay, "name_of_change", lambda *_: object(), False)],
     "announcing: the first failed record": [(announce, "announce_orders", _forget_failures, True)],
     "announcing: setting aside": [(announce, "set_aside_with", lambda *_: lambda *_: [], False)],
     "announcing: halving a refused batch": [(announce, "_announce", _announce_all_or_none, False)],
-    "announcing: the look into the inbox": [(replay, "find_announced", lambda *_: set(), False)],
+    "announcing: searching the inbox": [(replay, "find_announced", lambda *_: set(), False)],
     "inbox: the condition on the write": [(notifications, "record", _without_condition, True)],
     "inbox: the key of a notification": [(notifications, "_item", _keyed_by_message, True)],
     "uploads: the ledger of sequencers": [(Upload, "is_new", lambda *_: True, False)],

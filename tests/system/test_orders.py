@@ -120,7 +120,7 @@ def test_an_order_is_corrected_served_or_cancelled_and_exported(system: System) 
 
 
 def test_two_people_who_change_the_same_orders_lose_no_change(system: System) -> None:
-    """Both send the version that they last saw. Each of half a thousand answers must agree with the table."""
+    """Both send the version that they last saw. Each of the 500 answers must agree with the table."""
     customer = new_id("customer")
     orders = system.post("/orders", [{"customerID": customer, "item": "Mocha"}] * 50)["orders"]
     order_ids = {each["orderID"] for each in orders}

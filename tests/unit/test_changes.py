@@ -177,7 +177,7 @@ def test_an_order_has_room_for_a_limited_number_of_corrections_and_then_for_its_
     for number in range(changes.CORRECTIONS):
         change(placed, {"note": str(number)})
     refusal = conflict(placed.patch("/orders/o-1", {"note": "x"}), version=changes.CORRECTIONS)
-    assert refusal.startswith("note: cannot be corrected, because the order keeps no more")
+    assert refusal.startswith("note: cannot be corrected again, because the order is full")
     change(placed, PLACED)
     change(placed, READY)
 
@@ -192,7 +192,7 @@ def test_an_order_never_outgrows_an_item_of_dynamodb(placed: Api, aws: Aws) -> N
             break
         made += 1
     assert made == 2
-    assert "items: cannot be corrected, because" in conflict(response)
+    assert "items: cannot be corrected again, because" in conflict(response)
     assert 150_000 < len(json.dumps(aws.stored()["o-1"], ensure_ascii=False).encode()) < 256_000
     change(placed, PLACED)
 

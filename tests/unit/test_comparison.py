@@ -1,4 +1,4 @@
-"""Tests how an inventory report finds the report before it, and what it says has changed."""
+"""Tests how an inventory report finds the previous report, and what it says has changed."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_no_name_becomes_markup_or_a_link_or_hides(s3: Any, evil: str) -> None:
     assert page(s3, "hostile-2").shape() == page(s3, "harmless-2").shape()
 
 
-# --- The report before ------------------------------------------------------------------------------------------------
+# --- The previous report ----------------------------------------------------------------------------------------------
 
 
 def test_a_repeated_report_is_compared_with_the_same_report_again(s3: Any) -> None:

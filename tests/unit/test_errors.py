@@ -1,4 +1,4 @@
-"""Tests that each error has the right HTTP status and that temporary AWS errors are recognized."""
+"""Tests that each error has the right HTTP status and that temporary AWS errors are recognised."""
 
 import re
 from typing import Any

@@ -47,7 +47,7 @@ def test_the_inventory_goes_from_function_to_function_by_its_key(api: Api, aws: 
     rendered = api.invoke("render_report", read)
     totals = {"rows": 2, "suppliers": 1, "quantity": 3, "generatedAt": read["generatedAt"]}
     low = {"count": 1, "limit": 20, "beans": [{"name": "Lima", "supplier": "Altura", "quantity": 3}]}
-    changes = {"since": None, "text": "No report on record to compare with yet."}
+    changes = {"since": None, "text": "No previous report to compare with yet."}
     assert rendered == {"reportKey": "inventory/inventory-1/report.html", **totals, "low": low, "changes": changes}
     page = aws.s3.get_object(Bucket=BUCKET, Key=rendered["reportKey"])["Body"].read().decode()
     assert "Altura" in page

@@ -342,7 +342,7 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
     ]
     figures = {
         "low": {"count": 2, "limit": 20, "beans": low},
-        "changes": {"since": None, "text": "No report on record to compare with yet."},
+        "changes": {"since": None, "text": "No previous report to compare with yet."},
     }
     assert report(s3) == {"reportKey": "inventory/r1/report.html", **totals, **figures}
     found = s3.get_object(Bucket=BUCKET, Key="inventory/r1/report.html")

@@ -31,7 +31,7 @@ def announced(aws: Aws, number: int, order_ids: Iterable[str], ago: float, outco
 
 
 def replay(aws: Aws, written: dict[str, float], *, redriven: bool = False, calls: int = 1_000) -> list[str]:
-    """Delivers orders and changes that were written so many seconds ago, and returns those that are announced."""
+    """Delivers orders and changes of the given ages in seconds, and returns those that are announced."""
     names = [each.split("/") for each in written]
     records = [change(each[0], each[2], int(each[1])) if each[1:] else record(each[0]) for each in names]
     for each, ago in zip(records, written.values(), strict=True):

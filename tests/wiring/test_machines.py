@@ -465,7 +465,7 @@ def test_every_notification_links_to_the_consoles_page_of_exactly_this_report(
     ("changes", "told"),
     [
         ({"since": "2026-11-20T03:14:15Z", "text": "1 gone ('A \\ \"b\"')."}, True),
-        ({"since": None, "text": "No report on record to compare with yet."}, True),
+        ({"since": None, "text": "No previous report to compare with yet."}, True),
         (None, False),
     ],
 )

@@ -65,7 +65,7 @@ CHECKED = {
 }
 
 
-def test_every_resource_that_a_policy_recognizes_by_its_tag_has_the_tag_in_its_template() -> None:
+def test_every_resource_that_a_policy_recognises_by_its_tag_has_the_tag_in_its_template() -> None:
     """A stack's own tags were reported not to reach user pools and endpoints."""
     kinds = set()
     for statement in STATEMENTS:
@@ -74,7 +74,7 @@ def test_every_resource_that_a_policy_recognizes_by_its_tag_has_the_tag_in_its_t
                 checked = {kind for kind, actions in CHECKED.items() if matches(actions, action)}
                 assert checked, action
                 kinds |= checked
-    # The deploy itself recognizes buckets by their tags.
+    # The deploy itself recognises buckets by their tags.
     assert kinds | {"AWS::S3::Bucket"} == TAGGED.keys()
     for path in (ROOT / "infra").glob("*.yaml"):
         for name, resource in load(rendered(path.name))["Resources"].items():
