@@ -64,7 +64,7 @@ function show(tab, count, words, more = "", kind = "") {
   const text = `${number(count)}${more} ${words}`;
   if (tab !== "inbox" && count > old?.dataset.count) announce(`${anchor.querySelector("span").textContent}: ${text}`);
   old?.remove();
-  // A count of 0 is kept to recognize a new failure.
+  // A count of 0 is kept to recognise a new failure.
   anchor.append(
     h(`b.count${kind}`, { "data-count": count, hidden: count < 1 }, number(count), more, h("span.unseen", ` ${words}`)),
   );
