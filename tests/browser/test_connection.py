@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -57,13 +58,15 @@ def test_while_offline_the_list_stays_and_an_order_is_sent_automatically_once_on
 
 
 def test_a_person_can_retry_immediately(visit: Visit, staff: Person) -> None:
-    console = visit(staff)
+    console = with_clock(visit(), staff)
     console.expect_complaint("Failed to load resource")
     outage: list[Any] = [True]
     for path in ("health", "orders"):
         intercept(console, "GET", path, lambda route: route.abort() if outage else route.fallback())
     console.open("#orders?day=2026-01-05")
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
+    # While the clock stands still, the page does not retry by itself.
+    console.page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
     outage.clear()
     console.page.get_by_role("button", name="Try now").click()
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_hidden()
