@@ -21,7 +21,7 @@ function addItem({ item = "", quantity = 1 } = {}) {
   itemCount += 1;
   const row = h(
     "li",
-    field(`order-item-${itemCount}`, item, { list: "order-menu", placeholder: "2x Flat white" }),
+    field(`order-item-${itemCount}`, item, { list: "order-menu", placeholder: "2x Latte" }),
     field(`order-quantity-${itemCount}`, quantity, { inputmode: "numeric" }),
     button(icon("close"), () => removeItem(row), "quiet.icon-only"),
   );
@@ -64,7 +64,7 @@ function fillFields(kinds = [{}], text = "") {
 const readFields = () => ({
   items: [...items.children].map((row) => {
     const [item, quantity] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
-    // "2x Flat white" is a quantity and an item.
+    // "2x Latte" is a quantity and an item.
     const [, times, name] = (quantity === "1" && /^(\d{1,5}) ?[x×] (.+)$/i.exec(item)) || [];
     const amount = times ?? quantity;
     return { item: name ?? item, quantity: /^-?\d+(\.\d+)?$/.test(amount) ? Number(amount) : amount };
