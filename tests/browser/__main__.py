@@ -35,6 +35,10 @@ MENU = (
 )
 # ``COLORS`` limits the number of colors in each screenshot to keep the file small.
 COLORS = 128
+# Here, the café opens when the day in UTC begins. A new stack lists orders from that day on.
+ZONE = "Asia/Bangkok"
+# This many orders are still open.
+OPEN = 9
 
 
 def orders(now: datetime) -> list[Order]:
@@ -43,7 +47,7 @@ def orders(now: datetime) -> list[Order]:
     The fixed random seed makes the orders reproducible.
     """
     chance = random.Random(7)
-    opened = now.astimezone(ZoneInfo(DEFAULTS["timezone_id"])).replace(hour=OPENS, minute=0, second=0, microsecond=0)
+    opened = now.astimezone(ZoneInfo(ZONE)).replace(hour=OPENS, minute=0, second=0, microsecond=0)
     found = []
     for hour, count in enumerate(HOURS):
         for number in range(count):
@@ -70,6 +74,9 @@ def work(system: System) -> str:
         ]
         sqs.send_message_batch(QueueUrl=system.env["ORDERS_QUEUE_URL"], Entries=entries)
     wait_for(lambda: len(system.all("/orders", "orders")) == len(placed), "the day's orders")
+    for order in sorted(placed, key=lambda each: each.placed_at)[:-OPEN]:
+        for before, status in (("PLACED", "READY"), ("READY", "SERVED")):
+            system.request("PATCH", f"/orders/{order.order_id}", {"from": before, "status": status})
     key = system.upload("inventory/monday-delivery.csv", INVENTORY)
     system.notification(key, "upload")
     system.report({"kind": "storage", "mode": "listing"})
@@ -101,12 +108,14 @@ def main(folder: Path) -> None:
             report_id = work(system)
             person = Person("manager", stack.users.passwords["manager"])
             for name, tab, shown, viewport in (
-                ("today", "#today", "Inventory report ready", DESKTOP),
+                ("today", "#today", "Low in stock", DESKTOP),
                 ("report", f"#reports/{report_id}", "The link works for", DESKTOP),
                 ("orders", "#orders", "open orders", PHONE),
             ):
                 for theme, ending in (("light", ""), ("dark", "-dark")):
-                    context = browser.new_context(**{**DEFAULTS, "viewport": viewport, "color_scheme": theme})
+                    context = browser.new_context(
+                        **{**DEFAULTS, "viewport": viewport, "color_scheme": theme, "timezone_id": ZONE}
+                    )
                     console = Console(context, system.env["CAFE_API_URL"], system.env)
                     take(console, person, tab, shown, folder / f"console-{name}{ending}.png")
         finally:
