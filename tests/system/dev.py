@@ -83,7 +83,7 @@ class Terminal:
     def end(self) -> int:
         """Interrupts the process as Ctrl-C does, and returns the exit code."""
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(240)
+        return self._process.wait(60)
 
     def kill(self) -> None:
         """Kills the process if it is still running."""
@@ -153,6 +153,8 @@ def terminal(folder: Path, function: str, debug_port: int) -> Iterator[Terminal]
 
 
 if __name__ == "__main__":
+    # A shell starts programs in the background with SIGINT ignored, and so perhaps the whole test run.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, *ports, code, function, debug_port = sys.argv[1:]
     stack = WiredStack(Path(folder), **dict(zip(PORTS, map(int, ports), strict=True)))
     dev.run(stack, function, int(debug_port), Path(code))
