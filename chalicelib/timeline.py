@@ -205,7 +205,7 @@ class Timeline:
 
 
 def _ahead(limit: int, is_included: Callable[[Item], bool] | None) -> int:
-    """Returns how many items a query reads at once. A filtered page examines more items than it contains."""
+    """Returns the number of items for one query. A filter leaves items out, so a filtered page reads more at once."""
     return min(limit, AHEAD) if is_included is None else AHEAD
 
 

@@ -177,9 +177,9 @@ def _failure(lines: list[str]) -> dict[str, Any]:
 
 
 def trace(stack: Stack, identifier: str, since: timedelta | None = None, html: Path | None = None) -> bool:
-    """Prints the lines about one id, like ``infra/trace.py`` for a stage on AWS, or writes a page into ``html``.
+    """Prints the log lines about one id, or writes them to the file ``html`` as a page.
 
-    Returns whether any lines exist.
+    For a stage on AWS, ``infra/trace.py`` does the same. Returns whether any lines exist.
     """
     lines = lines_about(stack, identifier, since)
     if html and lines:

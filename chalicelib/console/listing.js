@@ -127,7 +127,7 @@ document.addEventListener("visibilitychange", () => polls.forEach((poll) => poll
  * `load(parameters, signal)` returns a page as `{items, next}`, and `refreshed(arrived)` is called with the new items.
  * `make(item)` creates the element of an item, and `update(element, item)` fills it.
  * `seconds()` returns the refresh interval.
- * `empty()` returns the title and the text of an empty list.
+ * If the list is empty, it shows the title and the text that `empty()` returns.
  */
 export class Listing {
   #given;

@@ -244,7 +244,7 @@ def announced_part(record: Record) -> Record:
     part = {name: change[name] for name in names if name in change}
     image = {name: {kind: text} for name, kind in IMAGE.items() if change and (text := _of_image(record, name, kind))}
     if announced_change(record) == CORRECTED:
-        # A record that cannot be read is set aside as it is.
+        # If the order cannot be summarised, the record is set aside without a summary.
         with suppress(KeyError, TypeError, AttributeError):
             image["summary"] = {"S": _summary(change["NewImage"])}
     if image:

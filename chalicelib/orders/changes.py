@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from chalice.app import Request
 
 CHANGE_FIELDS = ("from", "status", "items", "note", "version")
-# An order keeps what each correction replaced, up to 90 kB. With these limits, an item stays below 256 kB, so it fits
-# into DynamoDB (400 kB) and into a message.
+# An order keeps what each correction replaced, which can be up to 90 kB. With these limits, an item stays below 256 kB.
+# DynamoDB allows 400 kB, and a message has room for 256 kB.
 CORRECTIONS = 20
 CHANGES_BYTES = 50_000
 # A status change is retried if a correction, which cannot conflict with it, came between reading and writing.
@@ -130,7 +130,7 @@ def make(order_id: str, change: Change, entry: dict[str, Any], *, dynamodb: Any,
             log.info("order changed", extra={"orderID": order_id, "change": change.name, "version": version(updated)})
             return updated
         if not change.status:
-            # A correction must not overwrite what its sender has not seen, even if the request has no version.
+            # The next try must not overwrite the other change, even if the request has no version.
             change = replace(change, version=version(item))
     raise Unavailable("the order is being changed by others: try again in a moment")
 

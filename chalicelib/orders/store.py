@@ -19,7 +19,7 @@ from chalicelib.errors import InvalidRequest, Unavailable, aws_errors, is_final
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders.listing import stored_digests
-from chalicelib.orders.order import NO_TEXT, Order, stored_items, stored_note
+from chalicelib.orders.order import NO_TEXT, PLACED, Order, stored_items, stored_note
 from chalicelib.timeline import index_keys
 
 # Maximum number of statements that DynamoDB accepts in one call.
@@ -224,7 +224,7 @@ def stored_item(order: Order) -> dict[str, Any]:
         "customerID": {"S": order.customer_id},
         "items": stored_items(order.items),
         "note": stored_note(order.note),
-        "status": {"S": "PLACED"},
+        "status": {"S": PLACED},
         "placedAt": {"S": order.placed_at},
         "requestedBy": {"NULL": True} if order.requested_by is None else {"S": order.requested_by},
         # The function that announces the order reads the correlation id from the stream.

@@ -86,7 +86,7 @@ class Comparison:
         return [change for _, _, change in self._named[kind]]
 
     def text(self) -> str:
-        """Returns the changes as one line. Callers put the previous report's time before it, if it is known."""
+        """Returns all changes as one line, which does not contain the time of the previous report."""
         if not self.is_readable:
             return self._problem
         return f"{', '.join(self._words(kind) for kind in KINDS if self.counts[kind]) or 'no changes'}."

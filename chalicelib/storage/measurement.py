@@ -97,7 +97,7 @@ class Measurement:
 
     @cached_property
     def short_sentence(self) -> str:
-        """The sentence without the date, for an SMS."""
+        """The same as ``sentence``, but without the date. An SMS contains this text."""
         return self._sentence("")
 
     def _sentence(self, date: str) -> str:

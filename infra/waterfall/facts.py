@@ -42,11 +42,14 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Facts:
-    """``sent`` maps the id of a notification to the Unix time at which SNS accepted it."""
+    """``sent`` maps the id of a notification to the Unix time at which SNS accepted it.
+
+    ``stored`` contains the ids of the stored orders, and ``executions`` has the events of each report.
+    """
 
     invocations: list[Invocation] = field(default_factory=list)
     sent: dict[str, float] = field(default_factory=dict)
-    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stored: set[str] = field(default_factory=set)
     executions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -76,8 +79,8 @@ def read(lines: list[Line], subjects: Iterable[tuple[str, str]], client: Client,
     for kind, identifier in subjects:
         if kind == "order":
             key = {"orderID": {"S": identifier}}
-            item = dynamodb.get_item(TableName=outputs["ORDERS_TABLE"], Key=key, ConsistentRead=True).get("Item")
-            facts.orders.update({identifier: item} if item else {})
+            if "Item" in dynamodb.get_item(TableName=outputs["ORDERS_TABLE"], Key=key, ConsistentRead=True):
+                facts.stored.add(identifier)
         if kind == "report":
             facts.executions[identifier] = _events(identifier, client("stepfunctions"), outputs)
     return facts

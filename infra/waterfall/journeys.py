@@ -87,7 +87,7 @@ def _why_not_stored(order_id: str, evidence: Evidence) -> str:
     for line in evidence.lines:
         if message(line) == "message sent to the dead-letter queue":
             return f"A message of this request is a dead letter: {line.record.get('reason')}. See make dead-letters."
-    state = "is stored, but the log line is missing" if order_id in evidence.facts.orders else "is not stored yet"
+    state = "is stored, but the log line is missing" if order_id in evidence.facts.stored else "is not stored yet"
     return f"The order {state}."
 
 

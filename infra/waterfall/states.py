@@ -54,7 +54,7 @@ def _visits(events: list[dict[str, Any]], lines: list[Line], report_id: str) -> 
             visit.tries[-1][1:] = [moment, error.strip()[:NOTE_CHARACTERS]]
         of_event[event["id"]] = visit
     for line in lines:
-        # Other programs can log any `id`.
+        # Only lines of this execution have an event's number in `id`.
         is_event = str(line.record.get("execution_arn")).endswith(f":{report_id}")
         if is_event and (visit := of_event.get(int(line.record["id"]))):
             visit.lines.append(line)

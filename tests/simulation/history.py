@@ -30,8 +30,8 @@ EARLY = (Status.WAITING, Status.PREVIEWING, Status.IMPORTING)
 SIX_HOURS = 21_600
 # The share of the answers that do not reach the person who changes an order.
 LOST_ANSWERS = 0.1
-# The two changes that people make to one order, and the seconds between them. Each change begins with the status that
-# they saw.
+# Two people change the same order. Each entry has the seconds between their changes, and for each change, the status
+# that the person saw and what the person did.
 PLANS = (
     (0.1, "PLACED READY", "PLACED CANCELLED"),
     (0.1, "PLACED CORRECTED", "PLACED CORRECTED"),

@@ -27,7 +27,7 @@ def sign_in(cognito: Any, client_id: str, name: str, password: str) -> dict[str,
 
 
 def choose(cognito: Any, client_id: str, session: str, name: str, password: str) -> dict[str, Any]:
-    """Replaces a temporary password, and returns the user pool's response with tokens."""
+    """Chooses a new password in place of a temporary one. Returns the response, which contains tokens."""
     responses = {"USERNAME": name, "NEW_PASSWORD": password}
     return dict(
         cognito.respond_to_auth_challenge(

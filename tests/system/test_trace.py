@@ -116,7 +116,10 @@ def test_an_unknown_id_gets_a_hint(system: System, capsys: pytest.CaptureFixture
 
 
 def whole(system: System, identifier: str) -> list[Journey]:
-    """Returns the journeys of an id once no hop is missing, and checks that the sum of the hops is the whole time."""
+    """Waits until no hop is missing, and returns the journeys of an id.
+
+    Also checks that the hops add up to the time from end to end.
+    """
 
     def look() -> list[Journey]:
         lines = logs.lines_about(system.stack, identifier)

@@ -77,7 +77,7 @@ def test_a_change_from_another_status_or_version_is_refused_with_the_present_ord
 def test_a_corrected_order_keeps_what_it_was_and_is_still_the_order_that_was_placed(placed: Api, aws: Aws) -> None:
     first = aws.stored()["o-1"]
     change(placed.sent_by("ana", "staff"), {"items": TEA})
-    # This changes nothing, so it is not a change.
+    # The order already has these items and no note, so its version stays the same.
     assert change(placed, {"items": TEA, "note": None})["version"] == 1
     shown = change(placed.sent_by("ben", "staff"), {"note": "two\nlines ☕", "version": 1})
     lima = [{"item": "Lima", "quantity": 1}]
@@ -183,7 +183,7 @@ def test_an_order_has_room_for_a_limited_number_of_corrections_and_then_for_its_
 
 
 def test_an_order_never_outgrows_an_item_of_dynamodb(placed: Api, aws: Aws) -> None:
-    """Each character here has four bytes."""
+    """The test uses characters of four bytes, so the order has the largest possible size."""
     made = 0
     while True:
         body = {"items": [{"item": chr(0x1F600 + made) * 200, "quantity": 10_000}] * 100, "note": "😀" * 500}

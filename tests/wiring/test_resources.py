@@ -10,6 +10,7 @@ import pytest
 
 from chalicelib import console, retries
 from chalicelib.reports import MODES
+from chalicelib.settings import DOLLAR, LOW_STOCK
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
 from tests.template import load
@@ -17,6 +18,11 @@ from tests.wiring.stage import ROOT, SCHEDULES, rendered, resolve
 from tests.wiring.template import Template
 
 PLAIN_HTTP = {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_the_settings_of_reports_have_the_same_defaults_in_the_code() -> None:
+    parameters = load(rendered())["Parameters"]
+    assert (parameters["Currency"]["Default"], int(parameters["LowStock"]["Default"])) == (DOLLAR, LOW_STOCK)
 
 
 # --- queues -----------------------------------------------------------------------------------------------------------
