@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.storage.crew import Crew, Deadline
 from chalicelib.storage.figures import read_figures
-from chalicelib.storage.listing import for_sizes, list_range
+from chalicelib.storage.listing import Listing, fetch_objects, for_objects
 from chalicelib.storage.measurement import Measurement, Tally, summarize
 from chalicelib.storage.refusals import translate
 
@@ -55,12 +55,12 @@ def tally_buckets(
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
     """Lists as many of the remaining key ranges as possible within the ``deadline``."""
     regions = _by_region(tallies, s3, deadline)
-    clients = {region: for_sizes(s3_in(region)) for region in regions}
     crew = Crew(deadline)
+    listing = Listing(crew, fetch_objects, now)
     for region, members in regions.items():
+        client = for_objects(s3_in(region))
         for tally in members:
-            for number in list(tally.left):
-                crew.add(partial(list_range, tally, number, clients[region], crew, now), [tally])
+            listing.add(tally, client)
     crew.finish()
     return [tally.snapshot() for tally in tallies]
 
