@@ -109,8 +109,8 @@ def fetch_objects(s3: Any, bucket: str, keys: Range, token: str | None) -> Page:
     answer = s3.list_objects_v2(Bucket=bucket, **start)
     token = answer.get("NextContinuationToken") if answer["IsTruncated"] else None
     if "Objects" in answer:
-        keys, sizes = answer["Objects"]
-        return ObjectPage(keys, sizes, unquote_str if answer.get("EncodingType") == "url" else str, token)
+        found, sizes = answer["Objects"]
+        return ObjectPage(found, sizes, unquote_str if answer.get("EncodingType") == "url" else str, token)
     contents = answer.get("Contents", [])
     return ObjectPage([each["Key"] for each in contents], [each["Size"] for each in contents], str, token)
 
