@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 
 from chalicelib.storage.crew import Crew, Deadline
 from chalicelib.storage.figures import read_figures
 from chalicelib.storage.listing import for_sizes, list_range
 from chalicelib.storage.measurement import Measurement, Tally, summarize
-from chalicelib.storage.refusals import translate
+from chalicelib.storage.refusals import describe, translate
 
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
+# The names of directory buckets end with these characters. Other servers than S3 also list ordinary buckets.
+DIRECTORY = "--x-s3"
 
 # InRegion is a function that returns an AWS client for a region.
 InRegion = Callable[[str], Any]
@@ -46,10 +49,14 @@ def tally_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
     """Measures buckets like ``measure_buckets``, but returns tallies. Tallies also contain the unlisted key ranges."""
+    # This list takes no extra time, because it is read while the buckets are measured.
+    directories = ThreadPoolExecutor(1).submit(_find_directory_buckets, s3)
     tallies = _find_buckets(s3)
     if mode == "metrics":
-        return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
-    return list_objects(tallies, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
+        tallies = _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    else:
+        tallies = list_objects(tallies, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
+    return tallies + directories.result()
 
 
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
@@ -97,6 +104,20 @@ def _find_buckets(s3: Any) -> list[Tally]:
         return [Tally(each["Name"], each.get("BucketRegion")) for page in pages for each in page["Buckets"]]
     except (ClientError, BotoCoreError) as error:
         raise translate(error, "the account's buckets cannot be listed") from error
+
+
+def _find_directory_buckets(s3: Any) -> list[Tally]:
+    """Returns a tally with an error for each directory bucket in the function's region, because none is measured."""
+    try:
+        pages = s3.get_paginator("list_directory_buckets").paginate()
+        names = [each["Name"] for page in pages for each in page.get("Buckets", [])]
+    except (EndpointConnectionError, ConnectTimeoutError):
+        # S3 has no such endpoint in regions without directory buckets.
+        return []
+    except (ClientError, BotoCoreError) as error:
+        return [Tally("directory buckets", None, error=f"cannot be listed: {describe(error)}", left={})]
+    reason = "a directory bucket, which is not measured"
+    return [Tally(name, None, error=reason, left={}) for name in names if name.endswith(DIRECTORY)]
 
 
 def _locate(tally: Tally, s3: Any) -> None:

@@ -10,16 +10,19 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.reports import href
 from chalicelib.reports.embedding import TEMPLATES, embedded
+from chalicelib.storage.growth import Growth
 from chalicelib.storage.measurement import Bucket, Measurement
 from chalicelib.timeline import timestamp
 
 # The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
+SUMMARY_GROWTH = 20
 NOTICE_LINES = 10
+NOTICE_GROWTH = 3
 
 
-def summary(measurement: Measurement) -> dict[str, Any]:
+def summary(measurement: Measurement, growth: Growth | None = None) -> dict[str, Any]:
     """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors."""
     return {
         "message": measurement.sentence,
@@ -43,6 +46,7 @@ def summary(measurement: Measurement) -> dict[str, Any]:
         "mode": measurement.mode,
         "asOf": _moment(measurement.as_of),
         "partial": measurement.partial,
+        "growth": growth and {**growth, "buckets": growth["buckets"][:SUMMARY_GROWTH]},
     }
 
 
@@ -50,19 +54,21 @@ def _moment(moment: datetime | None) -> str | None:
     return timestamp(moment) if moment else None
 
 
-def render(measurement: Measurement, report_id: str) -> str:
+def render(measurement: Measurement, report_id: str, growth: Growth | None = None) -> str:
     """Renders all buckets as one HTML page that loads no other files."""
     # The import is inside the function because the summary and the notification do not need Jinja.
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = humanize.naturalsize
+    environment.filters["change"] = _change
     environment.filters["sentence"] = lambda text: text[0].upper() + text[1:]
     environment.filters["number"] = "{:,}".format
     environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
     return environment.get_template("storage.html").render(
         **embedded("storage"),
         measurement=measurement,
+        growth=growth,
         unfinished={failure.bucket for failure in measurement.errors},
         largest=max((bucket.bytes for bucket in measurement.buckets), default=0),
         report_id=report_id,
@@ -73,12 +79,30 @@ def _size(bucket: Bucket) -> str:
     return humanize.naturalsize(bucket.bytes) if bucket.as_of else "no figure"
 
 
-def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
+def _change(difference: int | None) -> str:
+    """Returns a difference in bytes as text, such as ``+1.0 GB``."""
+    if not difference:
+        return "unknown" if difference is None else "no change"
+    return f"{'+' if difference > 0 else ''}{humanize.naturalsize(difference)}".replace("-", "−")
+
+
+def _growth_lines(growth: Growth) -> list[str]:
+    lines = [""]
+    for report, since in (("lastReport", "sinceLast"), ("monthReport", "sinceMonth")):
+        changed = sorted((each for each in growth["buckets"] if each[since]), key=lambda each: -each[since])
+        named = ", ".join(f"{each['name']} {_change(each[since])}" for each in changed[:NOTICE_GROWTH])
+        if growth[report]:
+            lines.append(f"Growth since {growth[report][:10]}: {_change(growth[since])}{named and '; '}{named}")
+    return lines
+
+
+def notice(measurement: Measurement, report_id: str, growth: Growth | None = None) -> dict[str, str]:
     """Returns the subject, message and SMS of the notification that the state machine publishes."""
     lines = [measurement.sentence, ""]
     lines += [f"{_size(bucket):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]]
     if len(measurement.buckets) > NOTICE_LINES:
         lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
+    lines += _growth_lines(growth) if growth else []
     if measurement.errors:
         lines += ["", "Not measured, or only partly measured:"]
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]

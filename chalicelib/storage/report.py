@@ -20,7 +20,7 @@ from chalicelib import metrics
 from chalicelib.errors import InvalidRequest, Problem
 from chalicelib.logs import logger
 from chalicelib.reports import MODES, id_of_event, report_key
-from chalicelib.storage import measure, page
+from chalicelib.storage import growth, measure, page
 from chalicelib.storage.crew import RESERVE_SECONDS, Deadline
 from chalicelib.storage.measure import InRegion
 from chalicelib.storage.measurement import Measurement, summarize
@@ -110,15 +110,16 @@ def report(
     measurement = summarize(request.mode, tallies)
     _log(request, measurement)
     key = report_key("storage", request.report_id)
-    files.put(key, page.render(measurement, request.report_id).encode(), "text/html; charset=utf-8", "the page")
     goes_on = spread and request.mode == "listing" and measurement.partial and spread["round"] < ROUNDS
+    grown = None if goes_on else growth.compare(files, request.mode, measurement, now, deadline())
+    files.put(key, page.render(measurement, request.report_id, grown).encode(), "text/html; charset=utf-8", "the page")
     if not goes_on and measurement.figure is not None:
         metrics.emit({"BytesMeasured": measurement.figure})
     return {
         "reportId": request.report_id,
         "reportKey": key,
-        "summary": page.summary(measurement),
-        "notice": page.notice(measurement, request.report_id),
+        "summary": page.summary(measurement, grown),
+        "notice": page.notice(measurement, request.report_id, grown),
         "spread": assign_shares(files, tallies, spread["round"] + 1) if spread and goes_on else {"shares": []},
     }
 

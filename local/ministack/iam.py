@@ -56,6 +56,28 @@ def batch_permissions() -> None:
     iam_actions.extract_iam_action = extract_single_action
 
 
+def directory_bucket_permissions() -> None:
+    """Directory buckets have their own permission, and the requests that list them are signed for ``s3express``.
+
+    MiniStack requires ``s3:ListAllMyBuckets``, and needs seconds to find the service of the first request.
+    """
+    from ministack.core import iam_actions, router
+
+    detect_service, extract_iam_action = router.detect_service, iam_actions.extract_iam_action
+
+    def is_express(headers: Any) -> bool:
+        return "/s3express/" in headers.get("authorization", "")
+
+    router.detect_service = lambda method, path, headers, query: (
+        "s3" if is_express(headers) else detect_service(method, path, headers, query)
+    )
+    iam_actions.extract_iam_action = lambda service, method, path, headers, *rest: (
+        "s3express:ListAllMyDirectoryBuckets"
+        if is_express(headers)
+        else extract_iam_action(service, method, path, headers, *rest)
+    )
+
+
 def stream_permissions() -> None:
     """AWS requires permission on a DynamoDB stream's ARN to read the stream.
 

@@ -16,6 +16,7 @@ from tests.wiring.template import Template
 # These actions accept no resource, according to AWS's Service Authorization Reference.
 WITHOUT_RESOURCE = {
     *("cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:ListStreams", "s3:ListAllMyBuckets"),
+    "s3express:ListAllMyDirectoryBuckets",
     *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
     *("logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:GetLogDelivery", "logs:ListLogDeliveries"),
     *("logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:PutResourcePolicy", "logs:UpdateLogDelivery"),
