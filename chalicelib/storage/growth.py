@@ -21,8 +21,8 @@ from chalicelib.storage.measurement import Measurement
 from chalicelib.storage.shares import ShareFiles
 from chalicelib.timeline import timestamp
 
-# The growth of a bucket is shown for this many days, including the day of the report.
-DAYS = 31
+# The growth is shown for this many buckets and days. The last day is the day of the report.
+BUCKETS, DAYS = 100, 31
 MONTH = timedelta(days=30)
 # A report that runs every two weeks also finds one that is at least a month old.
 LOOK_BACK = timedelta(days=45)
@@ -30,7 +30,6 @@ LOOK_BACK = timedelta(days=45)
 LISTED = 10_000
 # S3 has at most this many seconds to answer, and the page needs the other seconds.
 SECONDS, PAGE_SECONDS = 10, 20
-BUCKETS = 100
 # The name of an object starts with a time of this length.
 TIME = len("2026-11-21T03:14:15.123456Z")
 
@@ -69,7 +68,7 @@ def compare(files: ShareFiles, series: str, measurement: Measurement, now: datet
     in_time = partial(_in_time, seconds=max(0, min(SECONDS, seconds - PAGE_SECONDS)), report_id=files.report_id)
     names = in_time({"": find}).get("", [])
     last_of_days = {name[:10]: name for name in names if name >= _days(now)[0]}
-    chosen = sorted({*last_of_days.values(), *names[-1:], *_a_month_old(names, now)[-1:]})
+    chosen = sorted({*last_of_days.values(), *names[-1:], _from_a_month_ago(names, now)} - {""})
     results = in_time({"": write, **{name: partial(read, name) for name in chosen}})
     return growth_since({name: results[name] for name in chosen if name in results}, sizes, now)
 
@@ -81,24 +80,19 @@ def _in_time(tasks: dict[str, Callable[[], Any]], seconds: float, report_id: str
     done, late = wait(futures, seconds)
     pool.shutdown(wait=False, cancel_futures=True)
     if reasons := [str(each.exception()) for each in done if each.exception()] + ["no answer in time" for _ in late]:
-        fields = {"reportId": report_id, "count": len(reasons), "reason": reasons[0]}
-        log.warning("sizes not read or not stored", extra=fields)
+        log.warning("sizes not read or not stored", extra={"reportId": report_id, "reason": reasons[0]})
     return {futures[each]: each.result() for each in done if not each.exception()}
 
 
 def growth_since(bodies: dict[str, bytes], sizes: Sizes, now: datetime) -> Growth | None:
     """Returns the growth since the earlier reports in ``bodies``. The keys start with the times of the reports."""
-    last, month = (max(names, default="") for names in (bodies, _a_month_old(bodies, now)))
-    before, month_before = _decode(bodies.get(last)), _decode(bodies.get(month))
+    last, month = max(bodies, default=""), _from_a_month_ago(bodies, now)
+    before, month_sizes = _decode(bodies.get(last)), _decode(bodies.get(month))
     if before is None:
         return None
     changes: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "sinceLast": _difference(sizes, before, name),
-            "sinceMonth": _difference(sizes, month_before, name),
-        }
-        for name in {**sizes, **before, **(month_before or {})}
+        {"name": name, "sinceLast": _change(sizes, before, name), "sinceMonth": _change(sizes, month_sizes, name)}
+        for name in {**sizes, **before, **(month_sizes or {})}
     ]
     changes.sort(key=lambda each: (-(each["sinceLast"] or 0), -(each["sinceMonth"] or 0), each["name"]))
     buckets = [{**each, "sizes": []} for each in changes if each["sinceLast"] or each["sinceMonth"]][:BUCKETS]
@@ -111,8 +105,8 @@ def growth_since(bodies: dict[str, bytes], sizes: Sizes, now: datetime) -> Growt
         for each in buckets:
             each["sizes"].append(None if of_day is None else of_day.get(each["name"], 0))
     return {
-        **{"days": days, "lastReport": last[:TIME], "monthReport": month[:TIME] if month_before is not None else None},
-        **{since: _sum(each[since] for each in changes) for since in ("sinceLast", "sinceMonth")},
+        **{"days": days, "lastReport": last[:TIME], "monthReport": month[:TIME] if month_sizes is not None else None},
+        **{since: _total([each[since] for each in changes]) for since in ("sinceLast", "sinceMonth")},
         "buckets": buckets,
     }
 
@@ -121,8 +115,8 @@ def _days(now: datetime) -> list[str]:
     return [f"{now.date() - timedelta(days=days)}" for days in reversed(range(DAYS))]
 
 
-def _a_month_old(names: Iterable[str], now: datetime) -> list[str]:
-    return [name for name in names if name[:TIME] <= timestamp(now - MONTH)]
+def _from_a_month_ago(names: Iterable[str], now: datetime) -> str:
+    return max((name for name in names if name[:TIME] <= timestamp(now - MONTH)), default="")
 
 
 def _decode(body: bytes | None) -> Sizes | None:
@@ -133,12 +127,11 @@ def _decode(body: bytes | None) -> Sizes | None:
         return None
 
 
-def _difference(now: Sizes, before: Sizes | None, name: str) -> int | None:
+def _change(now: Sizes, before: Sizes | None, name: str) -> int | None:
     """Returns None if a size is unknown. A bucket that does not exist has 0 bytes."""
     new, old = now.get(name, 0), None if before is None else before.get(name, 0)
     return None if new is None or old is None else new - old
 
 
-def _sum(differences: Iterable[int | None]) -> int | None:
-    known = [each for each in differences if each is not None]
-    return sum(known) if known else None
+def _total(differences: list[int | None]) -> int | None:
+    return sum(filter(None, differences)) if set(differences) != {None} else None

@@ -24,8 +24,6 @@ from chalicelib.storage.refusals import describe, translate
 
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
-# The names of directory buckets end with these characters. Other servers than S3 also list ordinary buckets.
-DIRECTORY = "--x-s3"
 
 # InRegion is a function that returns an AWS client for a region.
 InRegion = Callable[[str], Any]
@@ -116,8 +114,9 @@ def _find_directory_buckets(s3: Any) -> list[Tally]:
         return []
     except (ClientError, BotoCoreError) as error:
         return [Tally("directory buckets", None, error=f"cannot be listed: {describe(error)}", left={})]
+    # Other servers than S3 also return ordinary buckets.
     reason = "a directory bucket, which is not measured"
-    return [Tally(name, None, error=reason, left={}) for name in names if name.endswith(DIRECTORY)]
+    return [Tally(name, None, error=reason, left={}) for name in names if name.endswith("--x-s3")]
 
 
 def _locate(tally: Tally, s3: Any) -> None:

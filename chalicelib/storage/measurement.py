@@ -171,6 +171,11 @@ def summarize(mode: str, tallies: list[Tally]) -> Measurement:
 
     The measurement is ``partial`` if any bucket has key ranges left to list.
     """
+    # If only empty key ranges of a bucket were listed, its size is unknown.
+    tallies = [
+        each if any(each.counted or ()) or not (each.left or each.error) else replace(each, counted=None)
+        for each in tallies
+    ]
     buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
     late = [tally for tally in tallies if tally.left and not tally.error]
     errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]

@@ -80,7 +80,6 @@ def _size(bucket: Bucket) -> str:
 
 
 def _change(difference: int | None) -> str:
-    """Returns a difference in bytes as text, such as ``+1.0 GB``."""
     if not difference:
         return "unknown" if difference is None else "no change"
     return f"{'+' if difference > 0 else ''}{humanize.naturalsize(difference)}".replace("-", "−")

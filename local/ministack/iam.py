@@ -57,25 +57,15 @@ def batch_permissions() -> None:
 
 
 def directory_bucket_permissions() -> None:
-    """Directory buckets have their own permission, and the requests that list them are signed for ``s3express``.
-
-    MiniStack requires ``s3:ListAllMyBuckets``, and needs seconds to find the service of the first request.
-    """
+    """AWS requires ``s3express:ListAllMyDirectoryBuckets`` to list directory buckets, not ``s3:ListAllMyBuckets``."""
     from ministack.core import iam_actions, router
 
-    detect_service, extract_iam_action = router.detect_service, iam_actions.extract_iam_action
+    def unless_express(answer: str, call: Any, headers: int) -> Any:
+        return lambda *given: answer if "/s3express/" in given[headers].get("authorization", "") else call(*given)
 
-    def is_express(headers: Any) -> bool:
-        return "/s3express/" in headers.get("authorization", "")
-
-    router.detect_service = lambda method, path, headers, query: (
-        "s3" if is_express(headers) else detect_service(method, path, headers, query)
-    )
-    iam_actions.extract_iam_action = lambda service, method, path, headers, *rest: (
-        "s3express:ListAllMyDirectoryBuckets"
-        if is_express(headers)
-        else extract_iam_action(service, method, path, headers, *rest)
-    )
+    router.detect_service = unless_express("s3", router.detect_service, 2)
+    action = "s3express:ListAllMyDirectoryBuckets"
+    iam_actions.extract_iam_action = unless_express(action, iam_actions.extract_iam_action, 3)
 
 
 def stream_permissions() -> None:

@@ -1,4 +1,4 @@
-const body = document.querySelector("tbody");
+const body = document.querySelector(".buckets tbody");
 const { compare } = new Intl.Collator("en", { numeric: true });
 const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent;
 for (const button of document.querySelectorAll("th button")) {
