@@ -1,5 +1,6 @@
 """Tests that the OpenAPI description is valid, matches its examples, and has the same limits as the code."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
 from chalicelib.storage import page
+from chalicelib.storage.growth import growth_since
 from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from chalicelib.uploads import actions, comparing, links, records, rows, undoing
 
@@ -236,3 +238,6 @@ def test_the_summary_of_a_storage_report_matches_its_schema() -> None:
             mode, [Bucket("beans", 7, objects, moment)], [Failure("secret", "AccessDenied: no")], False
         )
         assert is_valid(page.summary(measurement), SCHEMAS["StorageSummary"])
+        sizes = gzip.compress(b'{"buckets": {"beans": 5, "secret": null}}')
+        growth = growth_since({"2026-10-20T00:00:00.000000Z~x": sizes}, {"beans": 7, "gone": None}, NOW)
+        assert is_valid(page.summary(measurement, growth), SCHEMAS["StorageSummary"])
