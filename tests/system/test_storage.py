@@ -52,6 +52,10 @@ def test_a_listing_gives_the_exact_total_and_its_page_opens(system: System, buck
     notification = system.notification(report["reportId"], "storage")
     assert summary["message"] in notification["message"]
     assert notification["facts"]["totalBytes"] == summary["totalBytes"]
+    system.aws("s3").put_object(Bucket=bucket, Key="flat", Body=b"x" * 22_345)
+    growth = system.report({"kind": "storage"})["summary"]["growth"]
+    assert growth["lastReport"] > report["startedAt"]
+    assert [each["sinceLast"] for each in growth["buckets"] if each["name"] == bucket] == [10_000]
 
 
 def test_daily_metrics_give_the_total_over_every_storage_type(system: System, bucket: str) -> None:
