@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -10,39 +11,65 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.reports import href
 from chalicelib.reports.embedding import TEMPLATES, embedded
-from chalicelib.storage.measurement import Bucket, Measurement
+from chalicelib.storage.measurement import Bucket, Measurement, Part, by_kind, of_which
 from chalicelib.timeline import timestamp
 
 # The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
+SUMMARY_PARTS = 600
 NOTICE_LINES = 10
+KINDS = {
+    "current": "current objects",
+    "noncurrent": "old versions",
+    "deleteMarkers": "delete markers",
+    "unfinishedUploads": "unfinished uploads",
+}
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:
-    """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors."""
+    """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors.
+
+    All buckets together have at most 600 parts. If they have more, some buckets have no ``parts``.
+    """
     return {
         "message": measurement.sentence,
         "totalBytes": measurement.total_bytes,
         "totalObjects": measurement.total_objects,
         "bucketCount": len(measurement.buckets),
-        "buckets": [
-            {
-                "name": bucket.name,
-                "bytes": bucket.bytes,
-                "objects": bucket.objects,
-                "asOf": _moment(bucket.as_of),
-            }
-            for bucket in measurement.buckets[:SUMMARY_BUCKETS]
-        ],
+        "buckets": list(_buckets(measurement.buckets[:SUMMARY_BUCKETS])),
         "errorCount": len(measurement.errors),
         "errors": [
             {"bucket": failure.bucket, "error": failure.error} for failure in measurement.errors[:SUMMARY_ERRORS]
         ],
         "bucketsWithoutFigure": measurement.without_figure,
         "mode": measurement.mode,
+        "versions": measurement.versions,
         "asOf": _moment(measurement.as_of),
         "partial": measurement.partial,
+    }
+
+
+def _buckets(buckets: list[Bucket]) -> Iterator[dict[str, Any]]:
+    room = SUMMARY_PARTS
+    for bucket in buckets:
+        room -= len(bucket.parts or ())
+        yield {
+            "name": bucket.name,
+            "bytes": bucket.bytes,
+            "objects": bucket.objects,
+            "asOf": _moment(bucket.as_of),
+            "parts": None if bucket.parts is None or room < 0 else [_part(part) for part in bucket.parts],
+        }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {
+        "kind": part.kind,
+        "storageClass": part.storage_class,
+        "bytes": part.bytes,
+        "count": part.count,
+        "oldest": _moment(part.oldest),
     }
 
 
@@ -58,11 +85,14 @@ def render(measurement: Measurement, report_id: str) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = humanize.naturalsize
     environment.filters["sentence"] = lambda text: text[0].upper() + text[1:]
+    environment.filters["age"] = humanize.naturaldelta
     environment.filters["number"] = "{:,}".format
     environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
     return environment.get_template("storage.html").render(
         **embedded("storage"),
         measurement=measurement,
+        kinds=KINDS,
+        sums=by_kind(measurement.parts),
         unfinished={failure.bucket for failure in measurement.errors},
         largest=max((bucket.bytes for bucket in measurement.buckets), default=0),
         report_id=report_id,
@@ -76,7 +106,10 @@ def _size(bucket: Bucket) -> str:
 def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
     """Returns the subject, message and SMS of the notification that the state machine publishes."""
     lines = [measurement.sentence, ""]
-    lines += [f"{_size(bucket):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]]
+    lines += [
+        f"{_size(bucket):>10}  {bucket.name}{of_which(bucket.parts) if bucket.parts else ''}"
+        for bucket in measurement.buckets[:NOTICE_LINES]
+    ]
     if len(measurement.buckets) > NOTICE_LINES:
         lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
     if measurement.errors:

@@ -15,13 +15,20 @@ LAST_CHARACTER = 0x7F
 
 @dataclass(frozen=True)
 class Range:
-    """The keys after ``after``, up to and including ``until``. If ``until`` is None, the range has no end."""
+    """The keys after ``after``, up to and including ``until``. If ``until`` is None, the range has no end.
+
+    If ``version`` is set, the range also has the rest of the versions of ``after``, or the rest of its unfinished
+    uploads. ``version`` is the id after which they follow. ``uploads`` says that the keys are those of uploads.
+    """
 
     after: str = ""
     until: str | None = None
+    version: str = ""
+    uploads: bool = False
 
     def __contains__(self, key: str) -> bool:
-        return key > self.after and (self.until is None or key <= self.until)
+        begins = key > self.after or (key == self.after and self.version != "")
+        return begins and (self.until is None or key <= self.until)
 
 
 def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:

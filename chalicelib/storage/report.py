@@ -19,7 +19,7 @@ from uuid import uuid4
 from chalicelib import metrics
 from chalicelib.errors import InvalidRequest, Problem
 from chalicelib.logs import logger
-from chalicelib.reports import MODES, id_of_event, report_key
+from chalicelib.reports import MODES, VERSIONS_REFUSED, id_of_event, report_key
 from chalicelib.storage import measure, page
 from chalicelib.storage.crew import RESERVE_SECONDS, Deadline
 from chalicelib.storage.measure import InRegion
@@ -47,6 +47,7 @@ class Request:
 
     report_id: str
     mode: str
+    versions: bool
     alone_seconds: float
 
 
@@ -84,7 +85,7 @@ def report(
 ) -> dict[str, Any]:
     """Measures all buckets, stores the report's page, and returns ``{reportId, reportKey, summary, notice, spread}``.
 
-    ``payload`` may contain ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the notification that the state
+    ``payload`` may contain ``reportId``, ``mode``, ``versions`` and ``aloneSeconds``. ``notice`` is the notification that the state
     machine publishes. The argument ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step.
 
     If the returned ``spread`` lists any ``shares``, the state machine invokes the function once per share. Each
@@ -129,6 +130,7 @@ def _log(request: Request, measurement: Measurement) -> None:
         extra={
             "reportId": request.report_id,
             "mode": request.mode,
+            "versions": request.versions,
             "buckets": len(measurement.buckets),
             "errors": len(measurement.errors),
             "bytes": measurement.figure,
@@ -153,9 +155,14 @@ def _parse(payload: dict[str, Any]) -> Request:
     mode = payload.get("mode", MODES[0])
     if mode not in MODES:
         problems.append(Problem("mode", f"must be one of {', '.join(MODES)}"))
+    versions = payload.get("versions", False)
+    if not isinstance(versions, bool):
+        problems.append(Problem("versions", "must be true or false"))
+    elif versions and mode == "metrics":
+        problems.append(Problem("versions", VERSIONS_REFUSED))
     seconds = payload.get("aloneSeconds", TURN_SECONDS)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= TURN_SECONDS:
         problems.append(Problem("aloneSeconds", f"must be a number from 0 to {TURN_SECONDS}"))
     if problems:
         raise InvalidRequest(problems)
-    return Request(report_id, mode, seconds)
+    return Request(report_id, mode, versions, seconds)

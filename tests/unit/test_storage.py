@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
 from chalicelib.storage import crew, figures, listing, page, refusals, report, shares
-from chalicelib.storage.measurement import Bucket, Failure, Measurement
+from chalicelib.storage.measurement import Bucket, Failure, Measurement, Part
 from tests.unit.buckets import NOW, SESSION, Account
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -285,9 +285,9 @@ def test_the_summary_has_the_fields_of_the_api() -> None:
     assert page.summary(measurement) == {
         "message": "Total size of all buckets: 1.5 kB; 1 bucket could not be read",
         **{"totalBytes": 1_500, "totalObjects": 2, "bucketCount": 1, "bucketsWithoutFigure": 0, "errorCount": 1},
-        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z"}],
+        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z", "parts": None}],
         "errors": [{"bucket": "secret", "error": "AccessDenied: no"}],
-        **{"mode": "listing", "asOf": "2026-11-21T03:30:00.000000Z", "partial": False},
+        **{"mode": "listing", "versions": False, "asOf": "2026-11-21T03:30:00.000000Z", "partial": False},
     }
 
 
@@ -388,6 +388,8 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
     [
         *(({"mode": mode}, "mode: must be one of listing, metrics") for mode in ("guess", ["listing"])),
         *(({"reportId": each}, "reportId: must be a string of 1 to 80") for each in ("a/b", "", "a" * 81)),
+        *(({"versions": each}, "versions: must be true or false") for each in (1, "true", None)),
+        ({"mode": "metrics", "versions": True}, "versions: is allowed only for storage reports that list objects"),
         ({"reportId": 7, "mode": "x"}, "reportId: .*; mode: "),
         *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1", True)),
     ],
