@@ -10,6 +10,7 @@ from typing import Any
 from chalicelib.storage.crew import Crew
 from chalicelib.storage.measurement import Tally
 from chalicelib.storage.ranges import Range, middle
+from chalicelib.storage.versions import read_entries
 
 # After this many pages of 1,000 objects, a key range is split if a thread is idle.
 PAGES_UNSPLIT = 25
@@ -52,6 +53,7 @@ def for_sizes(s3: Any) -> Any:
     Botocore's parsing of the objects takes 80% of the time of a listing, so a faster parser replaces it.
     """
     s3.meta.events.register("before-parse.s3.ListObjectsV2", _read_contents, unique_id="storage")
+    s3.meta.events.register("before-parse.s3.ListObjectVersions", read_entries, unique_id="versions")
     return s3
 
 

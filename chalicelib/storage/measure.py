@@ -19,6 +19,8 @@ from chalicelib.storage.crew import Crew, Deadline
 from chalicelib.storage.figures import read_figures
 from chalicelib.storage.listing import for_sizes, list_range
 from chalicelib.storage.measurement import Measurement, Tally, summarize
+from chalicelib.storage.ranges import Range
+from chalicelib.storage.versions import list_everything
 from chalicelib.storage.refusals import translate
 
 # ListBuckets returns at most this many buckets per call.
@@ -29,26 +31,44 @@ InRegion = Callable[[str], Any]
 
 
 def measure_buckets(
-    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+    mode: str,
+    versions: bool = False,
+    *,
+    s3: Any,
+    s3_in: InRegion,
+    cloudwatch_in: InRegion,
+    deadline: Deadline,
+    now: datetime,
 ) -> Measurement:
     """Measures as many buckets in the account as possible within the ``deadline``.
 
-    The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. In listing mode, the
+    The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. If ``versions`` is true,
+    it also adds up old versions and unfinished uploads, and tells them apart. In listing mode, the
     clients from ``s3_in`` are changed to list only the keys and sizes of objects. The mode ``metrics`` reads
     CloudWatch's daily figures. The figures include old versions and unfinished uploads. Raises ``StorageRefused`` if
     the function is not allowed to list the buckets. Raises ``Unavailable`` if listing the buckets fails temporarily.
     """
-    tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
-    return summarize(mode, tallies)
+    tallies = tally_buckets(mode, versions, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    return summarize(mode, tallies, versions)
 
 
 def tally_buckets(
-    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+    mode: str,
+    versions: bool,
+    *,
+    s3: Any,
+    s3_in: InRegion,
+    cloudwatch_in: InRegion,
+    deadline: Deadline,
+    now: datetime,
 ) -> list[Tally]:
     """Measures buckets like ``measure_buckets``, but returns tallies. Tallies also contain the unlisted key ranges."""
     tallies = _find_buckets(s3)
     if mode == "metrics":
         return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    if versions:
+        for tally in tallies:
+            tally.parts, tally.left[1] = (), Range(uploads=True)
     return list_objects(tallies, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
 
 
@@ -60,7 +80,8 @@ def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: De
     for region, members in regions.items():
         for tally in members:
             for number in list(tally.left):
-                crew.add(partial(list_range, tally, number, clients[region], crew, now), [tally])
+                list_keys = list_range if tally.parts is None else list_everything
+                crew.add(partial(list_keys, tally, number, clients[region], crew, now), [tally])
     crew.finish()
     return [tally.snapshot() for tally in tallies]
 

@@ -179,7 +179,9 @@ class Tally:
     parts: tuple[Part, ...] | None = None
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
-    def count(self, number: int, size: int, objects: int, rest: Range | None, now: datetime) -> None:
+    def count(
+        self, number: int, size: int, objects: int, rest: Range | None, now: datetime, parts: Iterable[Part] = ()
+    ) -> None:
         """Adds the counts from one page of key range ``number``.
 
         ``rest`` is the unlisted part of the key range, or None.
@@ -187,6 +189,7 @@ class Tally:
         with self._lock:
             before = self.counted or (0, 0)
             self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
+            self._add_parts(parts)
             if rest:
                 self.left[number] = rest
             else:

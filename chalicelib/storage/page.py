@@ -20,10 +20,10 @@ SUMMARY_ERRORS = 100
 SUMMARY_PARTS = 600
 NOTICE_LINES = 10
 KINDS = {
-    "current": "current objects",
-    "noncurrent": "old versions",
-    "deleteMarkers": "delete markers",
-    "unfinishedUploads": "unfinished uploads",
+    "current": "current object",
+    "noncurrent": "old version",
+    "deleteMarkers": "delete marker",
+    "unfinishedUploads": "unfinished upload",
 }
 
 
@@ -85,7 +85,8 @@ def render(measurement: Measurement, report_id: str) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = humanize.naturalsize
     environment.filters["sentence"] = lambda text: text[0].upper() + text[1:]
-    environment.filters["age"] = humanize.naturaldelta
+    environment.filters["age"] = lambda age: humanize.naturaldelta(age, months=False)
+    environment.filters["counted"] = lambda part: counted(part.count, KINDS[part.kind])
     environment.filters["number"] = "{:,}".format
     environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
     return environment.get_template("storage.html").render(

@@ -106,9 +106,9 @@ def report(
     else:
         until = _at_most(request.alone_seconds, deadline) if spread and request.mode == "listing" else deadline
         tallies = measure.tally_buckets(
-            request.mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=until, now=now
+            request.mode, request.versions, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=until, now=now
         )
-    measurement = summarize(request.mode, tallies)
+    measurement = summarize(request.mode, tallies, request.versions)
     _log(request, measurement)
     key = report_key("storage", request.report_id)
     files.put(key, page.render(measurement, request.report_id).encode(), "text/html; charset=utf-8", "the page")

@@ -6,7 +6,7 @@ One Lambda function writes each share to a file, many functions list the objects
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ from uuid import uuid4
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.reports import folder
-from chalicelib.storage.measurement import Tally
+from chalicelib.storage.measurement import Part, Tally
 from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
 from chalicelib.timeline import timestamp
@@ -66,7 +66,7 @@ def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) ->
     """
     spread: Spread = {"round": round_number, "id": uuid4().hex}
     pieces = [
-        Tally(tally.name, tally.region, left={0: rest})
+        Tally(tally.name, tally.region, left={0: rest}, parts=None if tally.parts is None else ())
         for tally in tallies
         if not tally.error
         for rest in tally.left.values()
@@ -112,11 +112,13 @@ def _to_json(tally: Tally) -> dict[str, Any]:
         "counted": tally.counted,
         "asOf": timestamp(tally.as_of) if tally.as_of else None,
         "error": tally.error,
-        "left": [[rest.after, rest.until] for rest in tally.left.values()],
+        "left": [astuple(rest) for rest in tally.left.values()],
+        "parts": None if tally.parts is None else [_part_to_json(part) for part in tally.parts],
     }
 
 
 def _from_json(content: dict[str, Any]) -> Tally:
+    parts = content["parts"]
     return Tally(
         content["name"],
         content["region"],
@@ -124,4 +126,13 @@ def _from_json(content: dict[str, Any]) -> Tally:
         datetime.fromisoformat(content["asOf"]) if content["asOf"] else None,
         content["error"],
         {number: Range(*rest) for number, rest in enumerate(content["left"])},
+        None if parts is None else tuple(_part_from_json(*part) for part in parts),
     )
+
+
+def _part_to_json(part: Part) -> list[Any]:
+    return [part.kind, part.storage_class, part.bytes, part.count, timestamp(part.oldest) if part.oldest else None]
+
+
+def _part_from_json(kind: str, storage_class: str | None, size: int, count: int, oldest: str | None) -> Part:
+    return Part(kind, storage_class, size, count, datetime.fromisoformat(oldest) if oldest else None)

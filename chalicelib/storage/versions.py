@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from chalicelib.storage.measurement import Part, merge
+from chalicelib.storage.crew import Crew
+from chalicelib.storage.measurement import Part, Tally, merge
 from chalicelib.storage.ranges import Range
 
 # Each upload takes at least one more call, so a page of uploads is short. Its position is recorded after a few seconds.
@@ -104,3 +106,15 @@ def read_entries(response_dict: dict[str, Any], customized_response_dict: dict[s
     if chunks:
         customized_response_dict |= {"Versions": entries[b"Version"], "DeleteMarkers": entries[b"DeleteMarker"]}
         response_dict["body"] = head + chunks[-1].partition(b"</" + chunks[-2] + b">")[2]
+
+
+def list_everything(tally: Tally, number: int, s3: Any, crew: Crew, now: datetime) -> None:
+    """Lists the versions or the unfinished uploads in a key range until the range ends or time is nearly up."""
+    while True:
+        keys = tally.left[number]
+        page = (list_uploads if keys.uploads else list_page)(s3, tally.name, keys)
+        parts, rest = page.parts(keys), page.rest(keys)
+        objects = sum(part.count for part in parts if part.kind == "current")
+        tally.count(number, sum(part.bytes for part in parts), objects, rest, now, parts)
+        if not rest or not crew.in_time():
+            return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from io import BytesIO
+from operator import itemgetter
 from typing import Any
 
 import boto3
@@ -111,3 +112,59 @@ class Body(BytesIO):
 
 def answer(status: int, body: str) -> Callable[..., AWSResponse]:
     return lambda request, **_: AWSResponse(request.url, status, {}, Body(body.encode()))
+
+
+class Versions:
+    """Answers like S3 for the versions and unfinished uploads in the bucket ``beans``. Moto ignores some markers.
+
+    ``versions`` lists key, id, size and storage class, newest first for each key. A delete marker has the size None.
+    ``uploads`` lists key, id, sizes of parts and storage class.
+    """
+
+    def __init__(self, s3: Any, versions: list[Any], uploads: list[Any], page: int = 3) -> None:
+        self.s3, self.page, self.ended, self.listed = s3, page, set[str](), lambda: None
+        self.versions, self.uploads = sorted(versions, key=itemgetter(0)), sorted(uploads, key=itemgetter(0))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.s3, name)
+
+    def list_object_versions(self, Bucket: str, KeyMarker: str = "", VersionIdMarker: str = "") -> dict[str, Any]:  # noqa: N803
+        listed, answer = self._page(Bucket, self.versions, "Version", KeyMarker, VersionIdMarker)
+        for key, identity, size, storage_class in listed:
+            latest = next(each for each in self.versions if each[0] == key)[1] == identity
+            entry = {"Key": key, "VersionId": identity, "IsLatest": latest}
+            if size is None:
+                answer["DeleteMarkers"] = [*answer.get("DeleteMarkers", []), entry]
+            else:
+                entry |= {"Size": size, "StorageClass": storage_class}
+                answer["Versions"] = [*answer.get("Versions", []), entry]
+        return answer
+
+    def list_multipart_uploads(
+        self, Bucket: str, MaxUploads: int, KeyMarker: str = "", UploadIdMarker: str = ""  # noqa: N803
+    ) -> dict[str, Any]:
+        listed, answer = self._page(Bucket, self.uploads, "Upload", KeyMarker, UploadIdMarker)
+        for key, identity, _, storage_class in listed:
+            entry = {"Key": key, "UploadId": identity, "StorageClass": storage_class, "Initiated": NOW}
+            answer["Uploads"] = [*answer.get("Uploads", []), entry]
+        return answer
+
+    def get_paginator(self, name: str) -> Any:
+        return self if name == "list_parts" else self.s3.get_paginator(name)
+
+    def paginate(self, Bucket: str, Key: str, UploadId: str) -> Iterator[dict[str, Any]]:  # noqa: N803
+        if UploadId in self.ended:
+            raise self.s3.exceptions.NoSuchUpload({"Error": {"Code": "NoSuchUpload"}}, "ListParts")
+        [sizes] = [sizes for key, identity, sizes, _ in self.uploads if (key, identity) == (Key, UploadId)]
+        yield from ({"Parts": [{"Size": size}]} for size in sizes or [0])
+
+    def _page(self, bucket: str, entries: list[Any], what: str, key: str, identity: str) -> tuple[Any, dict[str, Any]]:
+        self.listed()
+        entries = entries if bucket == "beans" else []
+        start = sum(each[0] <= key for each in entries)
+        if identity:
+            start = next(place for place, each in enumerate(entries) if each[:2] == (key, identity)) + 1
+        page = entries[start : start + self.page]
+        if len(entries) <= start + self.page:
+            return page, {"IsTruncated": False}
+        return page, {"IsTruncated": True, "NextKeyMarker": page[-1][0], f"Next{what}IdMarker": page[-1][1]}
