@@ -81,10 +81,7 @@ def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
 
 
 def parse(body: Any) -> dict[str, Any]:
-    """Validates a request for a report. Returns the report's ``kind`` and, for a storage report, its ``mode``.
-
-    A storage report that also counts old versions and unfinished uploads has ``versions``, which is True.
-    """
+    """Validates a request for a report. Returns ``kind`` and, for a storage report, ``mode`` and any ``versions``."""
     fields = Fields.of_body(body, ("kind", "mode", "versions"), of="a report", expected="an object, or nothing")
     kind, mode = fields.get("kind", "inventory"), fields.get("mode", "listing")
     versions = fields.get("versions", False)
@@ -99,9 +96,8 @@ def parse(body: Any) -> dict[str, Any]:
     elif "versions" in fields and (kind == "inventory" or (versions and mode == "metrics")):
         fields.refuse("versions", VERSIONS_REFUSED)
     fields.check()
-    if kind == "inventory":
-        return {"kind": kind}
-    return {"kind": kind, "mode": mode} | ({"versions": True} if versions else {})
+    options = {"mode": mode} | ({"versions": True} if versions else {})
+    return {"kind": kind} | ({} if kind == "inventory" else options)
 
 
 @aws_errors()

@@ -20,8 +20,8 @@ from chalicelib.storage.figures import read_figures
 from chalicelib.storage.listing import for_sizes, list_range
 from chalicelib.storage.measurement import Measurement, Tally, summarize
 from chalicelib.storage.ranges import Range
-from chalicelib.storage.versions import list_everything
 from chalicelib.storage.refusals import translate
+from chalicelib.storage.versions import list_everything
 
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
@@ -31,14 +31,7 @@ InRegion = Callable[[str], Any]
 
 
 def measure_buckets(
-    mode: str,
-    versions: bool = False,
-    *,
-    s3: Any,
-    s3_in: InRegion,
-    cloudwatch_in: InRegion,
-    deadline: Deadline,
-    now: datetime,
+    mode: str, versions: bool, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> Measurement:
     """Measures as many buckets in the account as possible within the ``deadline``.
 
@@ -53,14 +46,7 @@ def measure_buckets(
 
 
 def tally_buckets(
-    mode: str,
-    versions: bool,
-    *,
-    s3: Any,
-    s3_in: InRegion,
-    cloudwatch_in: InRegion,
-    deadline: Deadline,
-    now: datetime,
+    mode: str, versions: bool, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
     """Measures buckets like ``measure_buckets``, but returns tallies. Tallies also contain the unlisted key ranges."""
     tallies = _find_buckets(s3)

@@ -13,13 +13,20 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.storage.ranges import Range
 
+# The kinds of parts of a bucket, and what one of them is called.
+KINDS = {
+    "current": "current object",
+    "noncurrent": "old version",
+    "deleteMarkers": "delete marker",
+    "unfinishedUploads": "unfinished upload",
+}
+
 
 @dataclass(frozen=True)
 class Part:
-    """What a bucket contains of one kind and storage class.
+    """What a bucket contains of one kind and storage class. Delete markers have no storage class.
 
-    ``kind`` is ``current`` for objects, ``noncurrent`` for their old versions, ``deleteMarkers`` or
-    ``unfinishedUploads``. ``oldest`` is when the oldest unfinished upload began. Delete markers have no storage class.
+    ``oldest`` is the time at which the oldest unfinished upload began.
     """
 
     kind: str
@@ -36,13 +43,13 @@ def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
         size, count, oldest = sums.get((part.kind, part.storage_class), (0, 0, None))
         oldest = min(oldest, part.oldest) if oldest and part.oldest else oldest or part.oldest
         sums[part.kind, part.storage_class] = size + part.bytes, count + part.count, oldest
-    merged = [Part(*identity, *amounts) for identity, amounts in sums.items()]
+    merged = [Part(kind, storage_class, *amounts) for (kind, storage_class), amounts in sums.items()]
     return tuple(sorted(merged, key=lambda part: (-part.bytes, part.kind, part.storage_class or "")))
 
 
 def by_kind(parts: Iterable[Part]) -> dict[str, Part]:
     """Returns the sum of all storage classes for each kind."""
-    empty = [Part(kind, None) for kind in ("current", "noncurrent", "deleteMarkers", "unfinishedUploads")]
+    empty = [Part(kind, None) for kind in KINDS]
     return {part.kind: part for part in merge([*empty, *(replace(part, storage_class=None) for part in parts)])}
 
 
@@ -224,7 +231,7 @@ class Tally:
             return replace(self, left=dict(self.left))
 
 
-def summarize(mode: str, tallies: list[Tally], versions: bool = False) -> Measurement:
+def summarize(mode: str, tallies: list[Tally], versions: bool) -> Measurement:
     """Combines the tallies into a measurement.
 
     The measurement is ``partial`` if any bucket has key ranges left to list.

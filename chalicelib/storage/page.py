@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 import humanize
@@ -11,7 +11,7 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.reports import href
 from chalicelib.reports.embedding import TEMPLATES, embedded
-from chalicelib.storage.measurement import Bucket, Measurement, Part, by_kind, of_which
+from chalicelib.storage.measurement import KINDS, Bucket, Measurement, Part, by_kind, of_which
 from chalicelib.timeline import timestamp
 
 # The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
@@ -19,12 +19,6 @@ SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 SUMMARY_PARTS = 600
 NOTICE_LINES = 10
-KINDS = {
-    "current": "current object",
-    "noncurrent": "old version",
-    "deleteMarkers": "delete marker",
-    "unfinishedUploads": "unfinished upload",
-}
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:
@@ -32,12 +26,22 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
     All buckets together have at most 600 parts. If they have more, some buckets have no ``parts``.
     """
+    largest = measurement.buckets[:SUMMARY_BUCKETS]
     return {
         "message": measurement.sentence,
         "totalBytes": measurement.total_bytes,
         "totalObjects": measurement.total_objects,
         "bucketCount": len(measurement.buckets),
-        "buckets": list(_buckets(measurement.buckets[:SUMMARY_BUCKETS])),
+        "buckets": [
+            {
+                "name": bucket.name,
+                "bytes": bucket.bytes,
+                "objects": bucket.objects,
+                "asOf": _moment(bucket.as_of),
+                "parts": None if bucket.parts is None or parts > SUMMARY_PARTS else list(map(_part, bucket.parts)),
+            }
+            for bucket, parts in zip(largest, accumulate(len(each.parts or ()) for each in largest), strict=True)
+        ],
         "errorCount": len(measurement.errors),
         "errors": [
             {"bucket": failure.bucket, "error": failure.error} for failure in measurement.errors[:SUMMARY_ERRORS]
@@ -48,19 +52,6 @@ def summary(measurement: Measurement) -> dict[str, Any]:
         "asOf": _moment(measurement.as_of),
         "partial": measurement.partial,
     }
-
-
-def _buckets(buckets: list[Bucket]) -> Iterator[dict[str, Any]]:
-    room = SUMMARY_PARTS
-    for bucket in buckets:
-        room -= len(bucket.parts or ())
-        yield {
-            "name": bucket.name,
-            "bytes": bucket.bytes,
-            "objects": bucket.objects,
-            "asOf": _moment(bucket.as_of),
-            "parts": None if bucket.parts is None or room < 0 else [_part(part) for part in bucket.parts],
-        }
 
 
 def _part(part: Part) -> dict[str, Any]:

@@ -85,8 +85,8 @@ def report(
 ) -> dict[str, Any]:
     """Measures all buckets, stores the report's page, and returns ``{reportId, reportKey, summary, notice, spread}``.
 
-    ``payload`` may contain ``reportId``, ``mode``, ``versions`` and ``aloneSeconds``. ``notice`` is the notification that the state
-    machine publishes. The argument ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step.
+    ``payload`` may contain ``reportId``, ``mode``, ``versions`` and ``aloneSeconds``. ``notice`` is the notification
+    that the state machine publishes. ``spread`` is None without a state machine, or ``{"round": 0}`` in the first step.
 
     If the returned ``spread`` lists any ``shares``, the state machine invokes the function once per share. Each
     invocation receives the share's number as ``share`` in ``spread``, and returns ``{}``. The state machine then
@@ -129,8 +129,7 @@ def _log(request: Request, measurement: Measurement) -> None:
         "buckets measured",
         extra={
             "reportId": request.report_id,
-            "mode": request.mode,
-            "versions": request.versions,
+            **{"mode": request.mode, "versions": request.versions},
             "buckets": len(measurement.buckets),
             "errors": len(measurement.errors),
             "bytes": measurement.figure,

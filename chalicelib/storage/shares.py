@@ -41,7 +41,8 @@ class ShareFiles:
         return f"{folder('storage', self.report_id)}/{name}.json"
 
     def write(self, name: str, tallies: list[Tally]) -> None:
-        body = json.dumps([_to_json(tally) for tally in tallies], separators=(",", ":")).encode()
+        content = [_to_json(tally) for tally in tallies]
+        body = json.dumps(content, separators=(",", ":"), default=timestamp).encode()
         self.put(self._key(name), body, "application/json", "the remaining work")
 
     def put(self, key: str, body: bytes, content_type: str, what: str) -> None:
@@ -110,15 +111,15 @@ def _to_json(tally: Tally) -> dict[str, Any]:
         "name": tally.name,
         "region": tally.region,
         "counted": tally.counted,
-        "asOf": timestamp(tally.as_of) if tally.as_of else None,
+        "asOf": tally.as_of,
         "error": tally.error,
         "left": [astuple(rest) for rest in tally.left.values()],
-        "parts": None if tally.parts is None else [_part_to_json(part) for part in tally.parts],
+        "parts": None if tally.parts is None else [astuple(part) for part in tally.parts],
     }
 
 
 def _from_json(content: dict[str, Any]) -> Tally:
-    parts = content["parts"]
+    parts = [Part(*part, oldest=oldest and datetime.fromisoformat(oldest)) for *part, oldest in content["parts"] or []]
     return Tally(
         content["name"],
         content["region"],
@@ -126,13 +127,5 @@ def _from_json(content: dict[str, Any]) -> Tally:
         datetime.fromisoformat(content["asOf"]) if content["asOf"] else None,
         content["error"],
         {number: Range(*rest) for number, rest in enumerate(content["left"])},
-        None if parts is None else tuple(_part_from_json(*part) for part in parts),
+        None if content["parts"] is None else tuple(parts),
     )
-
-
-def _part_to_json(part: Part) -> list[Any]:
-    return [part.kind, part.storage_class, part.bytes, part.count, timestamp(part.oldest) if part.oldest else None]
-
-
-def _part_from_json(kind: str, storage_class: str | None, size: int, count: int, oldest: str | None) -> Part:
-    return Part(kind, storage_class, size, count, datetime.fromisoformat(oldest) if oldest else None)

@@ -66,7 +66,7 @@ def _uploaded(s3: Any, bucket: str, upload: dict[str, Any]) -> int | None:
     """Returns the number of bytes uploaded so far, or None if the upload has ended since it was listed."""
     pages = s3.get_paginator("list_parts").paginate(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
     try:
-        return sum(part["Size"] for page in pages for part in page.get("Parts", []))
+        return sum(int(part["Size"]) for page in pages for part in page.get("Parts", []))
     except s3.exceptions.NoSuchUpload:
         return None
 
@@ -92,17 +92,10 @@ def read_entries(response_dict: dict[str, Any], customized_response_dict: dict[s
     head, *chunks = ENTRY.split(response_dict["body"])
     entries: dict[bytes, list[dict[str, Any]]] = {b"Version": [], b"DeleteMarker": []}
     for kind, chunk in zip(chunks[::2], chunks[1::2], strict=True):
-        fields = {name: match[1] for name, pattern in FIELDS.items() if (match := pattern.search(chunk))}
+        fields = {name: match[1].decode() for name, pattern in FIELDS.items() if (match := pattern.search(chunk))}
         if len(fields) < (len(FIELDS) if kind == b"Version" else 2):
             return
-        entries[kind].append(
-            {
-                "Key": fields["Key"].decode(),
-                "IsLatest": fields["IsLatest"] == b"true",
-                "StorageClass": fields.get("StorageClass", b"").decode(),
-                "Size": int(fields.get("Size", 0)),
-            }
-        )
+        entries[kind].append(fields | {"IsLatest": fields["IsLatest"] == "true", "Size": int(fields.get("Size", 0))})
     if chunks:
         customized_response_dict |= {"Versions": entries[b"Version"], "DeleteMarkers": entries[b"DeleteMarker"]}
         response_dict["body"] = head + chunks[-1].partition(b"</" + chunks[-2] + b">")[2]

@@ -66,8 +66,8 @@ class Account:
             "now": NOW,
         }
 
-    def measure(self, mode: str = "listing", **collaborators: Any) -> Measurement:
-        return measure.measure_buckets(mode, **{**self.collaborators, **collaborators})
+    def measure(self, mode: str = "listing", versions: bool = False, **collaborators: Any) -> Measurement:
+        return measure.measure_buckets(mode, versions, **{**self.collaborators, **collaborators})
 
     def report(self, payload: dict[str, Any], spread: dict[str, Any] | None = None) -> dict[str, Any]:
         return report.report(payload, spread, bucket="reports", **self.collaborators)
@@ -118,7 +118,7 @@ class Versions:
     """Answers like S3 for the versions and unfinished uploads in the bucket ``beans``. Moto ignores some markers.
 
     ``versions`` lists key, id, size and storage class, newest first for each key. A delete marker has the size None.
-    ``uploads`` lists key, id, sizes of parts and storage class.
+    ``uploads`` lists key, id, sizes of parts and storage class. A page has up to ``page`` entries.
     """
 
     def __init__(self, s3: Any, versions: list[Any], uploads: list[Any], page: int = 3) -> None:
@@ -128,43 +128,37 @@ class Versions:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.s3, name)
 
-    def list_object_versions(self, Bucket: str, KeyMarker: str = "", VersionIdMarker: str = "") -> dict[str, Any]:  # noqa: N803
-        listed, answer = self._page(Bucket, self.versions, "Version", KeyMarker, VersionIdMarker)
-        for key, identity, size, storage_class in listed:
-            latest = next(each for each in self.versions if each[0] == key)[1] == identity
-            entry = {"Key": key, "VersionId": identity, "IsLatest": latest}
-            if size is None:
-                answer["DeleteMarkers"] = [*answer.get("DeleteMarkers", []), entry]
-            else:
-                entry |= {"Size": size, "StorageClass": storage_class}
-                answer["Versions"] = [*answer.get("Versions", []), entry]
-        return answer
+    def list_object_versions(self, **given: Any) -> dict[str, Any]:
+        listed, answer = self._page("Version", given, self.versions)
+        newest = {key: identity for key, identity, *_ in reversed(self.versions)}
+        entries = [
+            {"Key": key, "VersionId": identity, "IsLatest": newest[key] == identity, "Size": size, "StorageClass": name}
+            for key, identity, size, name in listed
+        ]
+        kinds = {"Versions": [each for each in entries if each["Size"] is not None]}
+        return answer | kinds | {"DeleteMarkers": [each for each in entries if each["Size"] is None]}
 
-    def list_multipart_uploads(
-        self, Bucket: str, MaxUploads: int, KeyMarker: str = "", UploadIdMarker: str = ""  # noqa: N803
-    ) -> dict[str, Any]:
-        listed, answer = self._page(Bucket, self.uploads, "Upload", KeyMarker, UploadIdMarker)
-        for key, identity, _, storage_class in listed:
-            entry = {"Key": key, "UploadId": identity, "StorageClass": storage_class, "Initiated": NOW}
-            answer["Uploads"] = [*answer.get("Uploads", []), entry]
-        return answer
+    def list_multipart_uploads(self, **given: Any) -> dict[str, Any]:
+        listed, answer = self._page("Upload", given, self.uploads)
+        names = ("Key", "UploadId", "StorageClass", "Initiated")
+        return answer | {"Uploads": [dict(zip(names, (*each[:2], each[3], NOW), strict=True)) for each in listed]}
 
     def get_paginator(self, name: str) -> Any:
         return self if name == "list_parts" else self.s3.get_paginator(name)
 
-    def paginate(self, Bucket: str, Key: str, UploadId: str) -> Iterator[dict[str, Any]]:  # noqa: N803
-        if UploadId in self.ended:
+    def paginate(self, **given: Any) -> Iterator[dict[str, Any]]:
+        if given["UploadId"] in self.ended:
             raise self.s3.exceptions.NoSuchUpload({"Error": {"Code": "NoSuchUpload"}}, "ListParts")
-        [sizes] = [sizes for key, identity, sizes, _ in self.uploads if (key, identity) == (Key, UploadId)]
-        yield from ({"Parts": [{"Size": size}]} for size in sizes or [0])
+        [sizes] = [sizes for _, identity, sizes, _ in self.uploads if identity == given["UploadId"]]
+        yield from ({"Parts": [{"Size": size}]} for size in sizes)
 
-    def _page(self, bucket: str, entries: list[Any], what: str, key: str, identity: str) -> tuple[Any, dict[str, Any]]:
+    def _page(self, what: str, given: dict[str, Any], entries: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         self.listed()
-        entries = entries if bucket == "beans" else []
-        start = sum(each[0] <= key for each in entries)
-        if identity:
-            start = next(place for place, each in enumerate(entries) if each[:2] == (key, identity)) + 1
+        entries = entries if given["Bucket"] == "beans" else []
+        start = sum(key <= given.get("KeyMarker", "") for key, *_ in entries)
+        if marker := given.get(f"{what}IdMarker"):
+            start = [identity for _, identity, *_ in entries].index(marker) + 1
         page = entries[start : start + self.page]
-        if len(entries) <= start + self.page:
+        if start + len(page) == len(entries):
             return page, {"IsTruncated": False}
         return page, {"IsTruncated": True, "NextKeyMarker": page[-1][0], f"Next{what}IdMarker": page[-1][1]}

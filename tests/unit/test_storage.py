@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
 from chalicelib.storage import crew, figures, listing, page, refusals, report, shares
-from chalicelib.storage.measurement import Bucket, Failure, Measurement, Part
+from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from tests.unit.buckets import NOW, SESSION, Account
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -285,7 +285,9 @@ def test_the_summary_has_the_fields_of_the_api() -> None:
     assert page.summary(measurement) == {
         "message": "Total size of all buckets: 1.5 kB; 1 bucket could not be read",
         **{"totalBytes": 1_500, "totalObjects": 2, "bucketCount": 1, "bucketsWithoutFigure": 0, "errorCount": 1},
-        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z", "parts": None}],
+        "buckets": [
+            {"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z", "parts": None}
+        ],
         "errors": [{"bucket": "secret", "error": "AccessDenied: no"}],
         **{"mode": "listing", "versions": False, "asOf": "2026-11-21T03:30:00.000000Z", "partial": False},
     }
