@@ -119,7 +119,7 @@ def _to_json(tally: Tally) -> dict[str, Any]:
 
 
 def _from_json(content: dict[str, Any]) -> Tally:
-    parts = [Part(*part, oldest=oldest and datetime.fromisoformat(oldest)) for *part, oldest in content["parts"] or []]
+    parts: list[Any] = [(*part, oldest and datetime.fromisoformat(oldest)) for *part, oldest in content["parts"] or []]
     return Tally(
         content["name"],
         content["region"],
@@ -127,5 +127,5 @@ def _from_json(content: dict[str, Any]) -> Tally:
         datetime.fromisoformat(content["asOf"]) if content["asOf"] else None,
         content["error"],
         {number: Range(*rest) for number, rest in enumerate(content["left"])},
-        None if content["parts"] is None else tuple(parts),
+        None if content["parts"] is None else tuple(Part(*part) for part in parts),
     )
