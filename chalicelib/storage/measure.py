@@ -17,11 +17,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.storage.crew import Crew, Deadline
 from chalicelib.storage.figures import read_figures
-from chalicelib.storage.listing import for_sizes, list_range
+from chalicelib.storage.listing import Listing, fetch_objects, for_objects
 from chalicelib.storage.measurement import Measurement, Tally, summarize
 from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
-from chalicelib.storage.versions import list_everything
+from chalicelib.storage.versions import fetch_everything, for_everything
 
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
@@ -61,13 +61,13 @@ def tally_buckets(
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
     """Lists as many of the remaining key ranges as possible within the ``deadline``."""
     regions = _by_region(tallies, s3, deadline)
-    clients = {region: for_sizes(s3_in(region)) for region in regions}
     crew = Crew(deadline)
+    is_all = any(tally.parts is not None for tally in tallies)
+    listing = Listing(crew, fetch_everything if is_all else fetch_objects, now)
     for region, members in regions.items():
+        client = (for_everything if is_all else for_objects)(s3_in(region))
         for tally in members:
-            for number in list(tally.left):
-                list_keys = list_range if tally.parts is None else list_everything
-                crew.add(partial(list_keys, tally, number, clients[region], crew, now), [tally])
+            listing.add(tally, client)
     crew.finish()
     return [tally.snapshot() for tally in tallies]
 

@@ -206,7 +206,7 @@ class Tally:
         """Splits key range ``number`` after ``key``, and returns the number of the second part."""
         with self._lock:
             rest, new = self.left[number], max(self.left) + 1
-            self.left |= {number: Range(rest.after, key), new: Range(key, rest.until)}
+            self.left |= {number: replace(rest, until=key), new: replace(rest, after=key, version="")}
             return new
 
     def add(self, part: Tally) -> None:

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
-from chalicelib.storage import crew, figures, listing, page, refusals, report, shares
+from chalicelib.storage import crew, figures, page, refusals, report, shares, splitting
 from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from tests.unit.buckets import NOW, SESSION, Account
 
@@ -94,7 +94,7 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
 def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
-    monkeypatch.setattr(listing, "PAGES_UNSPLIT", 1)
+    monkeypatch.setattr(splitting, "LEAST_KEYS", 1)
     account.bucket("beans")
     for number, key in enumerate(keys):
         account.s3.put_object(Bucket="beans", Key=key, Body=b"x" * number)
