@@ -13,7 +13,7 @@ from chalicelib.storage.refusals import describe
 
 # The threads mostly wait for S3, so a function can run many threads. Each AWS client has twice as many connections as
 # there are threads.
-WORKERS = 16
+WORKERS = 32
 # These seconds are reserved for rendering and storing the page after the measurement.
 RESERVE_SECONDS = 30
 

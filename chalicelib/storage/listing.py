@@ -1,61 +1,148 @@
-"""Measures buckets by listing their objects page by page, and splits long key ranges among idle threads."""
+"""Measures buckets by listing their objects page by page. Idle threads take over parts of the largest key ranges."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from threading import Lock
+from typing import Any, Protocol
 
-from chalicelib.storage.crew import Crew
-from chalicelib.storage.measurement import Tally
-from chalicelib.storage.ranges import Range, middle
+from botocore.compat import unquote_str
 
-# After this many pages of 1,000 objects, a key range is split if a thread is idle.
-PAGES_UNSPLIT = 25
+from chalicelib.storage.crew import WORKERS, Crew
+from chalicelib.storage.measurement import Part, Tally
+from chalicelib.storage.ranges import Range
+from chalicelib.storage.splitting import Splitter
+
 # These patterns match the key and size of an object in the XML response from S3. S3 escapes "<" in keys, so no pattern
 # matches inside a key.
 KEY = re.compile(rb"<Key>([^<]*)</Key>")
 SIZE = re.compile(rb"<Size>(\d+)</Size>")
 FIRST_OBJECT, LAST_OBJECT = b"<Contents>", b"</Contents>"
+# Every 50th key of a page is a sample, which shows how keys are distributed.
+SAMPLE = 50
 
 
-def list_range(tally: Tally, number: int, s3: Any, crew: Crew, now: datetime) -> None:
-    """Lists the objects in key range ``number`` of a bucket until the range ends or time is nearly up."""
+@dataclass(frozen=True)
+class Listed:
+    """What a page contains of a key range. ``sample`` has the first key, the last key and some keys between them.
 
-    def has_keys(keys: Range) -> bool:
-        contents = s3.list_objects_v2(Bucket=tally.name, StartAfter=keys.after, MaxKeys=1).get("Contents", [])
-        return any(each["Key"] in keys for each in contents)
+    ``rest`` is the part of the range that follows, or None. ``parts`` is empty if only objects are listed.
+    """
 
-    after = tally.left[number].after
-    start = {"StartAfter": after} if after else {}
-    pages = 0
-    while True:
-        page = s3.list_objects_v2(Bucket=tally.name, **start)
-        keys, contents, rest = tally.left[number], page.get("Contents", []), None
-        if contents and contents[-1]["Key"] not in keys:
-            contents = [each for each in contents if each["Key"] in keys]
-        elif page["IsTruncated"]:
-            rest = Range(contents[-1]["Key"] if contents else keys.after, keys.until)
-        tally.count(number, sum(each["Size"] for each in contents), len(contents), rest, now)
-        pages += 1
-        if not rest or not crew.in_time():
-            return
-        if pages % PAGES_UNSPLIT == 0 and crew.is_idle and (key := middle(rest, has_keys)):
-            crew.add(partial(list_range, tally, tally.split(number, key), s3, crew, now), [tally])
-        start = {"ContinuationToken": page["NextContinuationToken"]}
+    sample: Sequence[str]
+    bytes: int
+    objects: int
+    rest: Range | None
+    parts: Sequence[Part] = ()
 
 
-def for_sizes(s3: Any) -> Any:
-    """Makes the client ``s3`` return only the ``Key`` and ``Size`` of each listed object. Returns the client.
+class Page(Protocol):
+    """The answer to one call that lists the beginning of a key range. The next call needs its ``token``, if any."""
+
+    @property
+    def token(self) -> str | None: ...
+
+    def within(self, keys: Range) -> Listed:
+        """Returns what the page contains of a range. The range may have become shorter since the call."""
+
+
+# Fetch is a function that lists the beginning of a key range of a bucket, from the token of the previous page.
+Fetch = Callable[[Any, str, Range, str | None], Page]
+
+
+class Listing:
+    """Lists key ranges of many buckets with the threads of a crew, and splits ranges while threads are idle."""
+
+    def __init__(self, crew: Crew, fetch: Fetch, now: datetime) -> None:
+        self._crew = crew
+        self._fetch = fetch
+        self._now = now
+        self._lock = Lock()
+        # The splitters and clients of the buckets that are not completely listed, by the id of the splitter.
+        self._open: dict[int, tuple[Splitter, Any]] = {}
+
+    def add(self, tally: Tally, s3: Any) -> None:
+        """Queues all key ranges that are left in ``tally``."""
+        splitter = Splitter(tally, WORKERS)
+        for number in list(tally.left):
+            self._crew.add(partial(self._list, splitter, number, s3), [tally])
+
+    def _list(self, splitter: Splitter, number: int, s3: Any) -> None:
+        """Lists key range ``number`` of a bucket until the range ends or time is nearly up."""
+        tally, token = splitter.tally, None
+        while True:
+            page = self._fetch(s3, tally.name, tally.left[number], token)
+            with self._lock:
+                # Another thread may have taken over a part of the range during the call.
+                listed = page.within(tally.left[number])
+                tally.count(number, listed.bytes, listed.objects, listed.rest, self._now, listed.parts)
+                splitter.listed(number, listed.sample)
+                if tally.left:
+                    self._open[id(splitter)] = splitter, s3
+                else:
+                    self._open.pop(id(splitter), None)
+                self._share()
+            if not listed.rest or not self._crew.in_time():
+                return
+            token = page.token
+
+    def _share(self) -> None:
+        """Gives parts of the largest key ranges to idle threads."""
+        while self._crew.is_idle and self._open:
+            splitter, s3 = max(self._open.values(), key=lambda each: each[0].largest)
+            number = splitter.split()
+            if number is None:
+                return
+            self._crew.add(partial(self._list, splitter, number, s3), [splitter.tally])
+
+
+# --- Objects ----------------------------------------------------------------------------------------------------------
+
+
+def fetch_objects(s3: Any, bucket: str, keys: Range, token: str | None) -> Page:
+    """Lists objects with a client from ``for_objects``."""
+    start = {"ContinuationToken": token} if token else {"StartAfter": keys.after} if keys.after else {}
+    answer = s3.list_objects_v2(Bucket=bucket, **start)
+    token = answer.get("NextContinuationToken") if answer["IsTruncated"] else None
+    if "Objects" in answer:
+        return ObjectPage(*answer["Objects"], decode=unquote_str if "EncodingType" in answer else str, token=token)
+    contents = answer.get("Contents", [])
+    return ObjectPage([each["Key"] for each in contents], [each["Size"] for each in contents], str, token)
+
+
+@dataclass(frozen=True)
+class ObjectPage:
+    """A page of objects. ``decode`` decodes a key."""
+
+    keys: list[str]
+    sizes: list[int]
+    decode: Callable[[str], str]
+    token: str | None
+
+    def within(self, keys: Range) -> Listed:
+        count, last = len(self.keys), self.decode(self.keys[-1]) if self.keys else keys.after
+        rest = Range(last, keys.until) if self.token and keys.until != last else None
+        if self.keys and last not in keys:
+            count, rest = bisect_right(self.keys, keys.until or "", key=self.decode), None
+        sample = [self.decode(key) for key in self.keys[: max(0, count - 1) : SAMPLE] + self.keys[count - 1 : count]]
+        return Listed(sample, sum(self.sizes[:count]), count, rest)
+
+
+def for_objects(s3: Any) -> Any:
+    """Makes the client ``s3`` return only the keys and sizes of listed objects, as ``Objects``. Returns the client.
 
     Botocore's parsing of the objects takes 80% of the time of a listing, so a faster parser replaces it.
     """
-    s3.meta.events.register("before-parse.s3.ListObjectsV2", _read_contents, unique_id="storage")
+    s3.meta.events.register("before-parse.s3.ListObjectsV2", _read_objects, unique_id="storage")
     return s3
 
 
-def _read_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+def _read_objects(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
     """Parses the objects in an S3 response.
 
     Botocore parses the rest of the response, and adds ``customized_response_dict`` to the result.
@@ -63,8 +150,7 @@ def _read_contents(response_dict: dict[str, Any], customized_response_dict: dict
     body = response_dict["body"]
     keys, sizes = KEY.findall(body), SIZE.findall(body)
     # If the response is unusual or a key contains an escaped character, botocore also parses the objects.
-    if not len(keys) == len(sizes) == body.count(FIRST_OBJECT) > 0 or any(b"&" in key for key in keys):
+    if not len(keys) == len(sizes) == body.count(FIRST_OBJECT) > 0 or b"&" in b"".join(keys):
         return
-    objects = zip(keys, sizes, strict=True)
-    customized_response_dict["Contents"] = [{"Key": key.decode(), "Size": int(size)} for key, size in objects]
+    customized_response_dict["Objects"] = b"<".join(keys).decode().split("<"), list(map(int, sizes))
     response_dict["body"] = body[: body.index(FIRST_OBJECT)] + body[body.rindex(LAST_OBJECT) + len(LAST_OBJECT) :]

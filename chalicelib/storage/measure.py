@@ -18,9 +18,11 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError,
 
 from chalicelib.storage.crew import Crew, Deadline
 from chalicelib.storage.figures import read_figures
-from chalicelib.storage.listing import for_sizes, list_range
+from chalicelib.storage.listing import Listing, fetch_objects, for_objects
 from chalicelib.storage.measurement import Measurement, Tally, summarize
+from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import describe, translate
+from chalicelib.storage.versions import fetch_everything, for_everything
 
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
@@ -30,21 +32,22 @@ InRegion = Callable[[str], Any]
 
 
 def measure_buckets(
-    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+    mode: str, versions: bool, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> Measurement:
     """Measures as many buckets in the account as possible within the ``deadline``.
 
-    The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. In listing mode, the
+    The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. If ``versions`` is true,
+    it also adds up old versions and unfinished uploads, and tells them apart. In listing mode, the
     clients from ``s3_in`` are changed to list only the keys and sizes of objects. The mode ``metrics`` reads
     CloudWatch's daily figures. The figures include old versions and unfinished uploads. Raises ``StorageRefused`` if
     the function is not allowed to list the buckets. Raises ``Unavailable`` if listing the buckets fails temporarily.
     """
-    tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
-    return summarize(mode, tallies)
+    tallies = tally_buckets(mode, versions, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    return summarize(mode, tallies, versions)
 
 
 def tally_buckets(
-    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+    mode: str, versions: bool, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
     """Measures buckets like ``measure_buckets``, but returns tallies. Tallies also contain the unlisted key ranges."""
     # This list takes no extra time, because it is read while the buckets are measured.
@@ -53,6 +56,9 @@ def tally_buckets(
     if mode == "metrics":
         tallies = _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
     else:
+        if versions:
+            for tally in tallies:
+                tally.parts, tally.left[1] = (), Range(uploads=True)
         tallies = list_objects(tallies, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
     return tallies + directories.result()
 
@@ -60,12 +66,13 @@ def tally_buckets(
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
     """Lists as many of the remaining key ranges as possible within the ``deadline``."""
     regions = _by_region(tallies, s3, deadline)
-    clients = {region: for_sizes(s3_in(region)) for region in regions}
     crew = Crew(deadline)
+    is_all = any(tally.parts is not None for tally in tallies)
+    listing = Listing(crew, fetch_everything if is_all else fetch_objects, now)
     for region, members in regions.items():
+        client = (for_everything if is_all else for_objects)(s3_in(region))
         for tally in members:
-            for number in list(tally.left):
-                crew.add(partial(list_range, tally, number, clients[region], crew, now), [tally])
+            listing.add(tally, client)
     crew.finish()
     return [tally.snapshot() for tally in tallies]
 

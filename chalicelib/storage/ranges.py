@@ -1,63 +1,47 @@
-"""Splits the keys of a bucket into ranges. Several threads or Lambda functions can then list one large bucket.
+"""Describes ranges of keys. Several threads or Lambda functions can list different ranges of one large bucket.
 
 Python sorts strings by code point, and S3 sorts keys by UTF-8 bytes. Both orders are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import takewhile
 
-# Only ASCII characters are tried, so a range whose keys begin with non-ASCII characters is split less evenly.
-LAST_CHARACTER = 0x7F
+LAST_CODE_POINT = 0x10FFFF
+# The code points of surrogates are not characters.
+SURROGATES = range(0xD800, 0xE000)
 
 
 @dataclass(frozen=True)
 class Range:
-    """The keys after ``after``, up to and including ``until``. If ``until`` is None, the range has no end."""
+    """The keys after ``after``, up to and including ``until``. If ``until`` is None, the range has no end.
+
+    If ``version`` is set, the range begins with the versions or unfinished uploads of ``after`` that follow the one
+    with this id. If ``uploads`` is true, the keys are those of unfinished uploads.
+    """
 
     after: str = ""
     until: str | None = None
+    version: str = ""
+    uploads: bool = False
 
     def __contains__(self, key: str) -> bool:
         return key > self.after and (self.until is None or key <= self.until)
 
 
-def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
-    """Returns the key at which to split ``rest`` into two ranges that may contain keys.
+def shared_prefix(key: str, other: str | None) -> int:
+    """Returns the number of characters that two keys have in common at their start. None is the end of a bucket."""
+    length = 0
+    for one, two in zip(key, other or "", strict=False):
+        if one != two:
+            break
+        length += 1
+    return length
 
-    Returns None if no split is possible.
 
-    ``rest`` must begin after an existing key. ``has_keys`` asks S3 whether a range contains keys. Many keys share
-    prefixes, such as folders and dates. The function therefore finds the first position at which a later key differs
-    from the existing key. Next, it finds the last character that later keys have at that position. The split is halfway
-    between the existing key's character and that last character. A split takes about ten requests to S3.
-    """
-    key = rest.after
-
-    def later(prefix: str, character: int) -> bool:
-        after = prefix + chr(character)
-        return (rest.until is None or after < rest.until) and has_keys(Range(after, rest.until))
-
-    # If a later key differs at or before a position, the same is true for all following positions. A binary search can
-    # therefore find the first position at which a later key differs.
-    shared = takewhile(lambda pair: pair[0] == pair[1], zip(key, rest.until or "", strict=False))
-    first, last = len(list(shared)), len(key)
-    while first < last:
-        place = (first + last) // 2
-        if ord(key[place]) < LAST_CHARACTER and later(key[:place], ord(key[place]) + 1):
-            last = place
-        else:
-            first = place + 1
-    if first == len(key):
-        return None
-    prefix, own = key[:first], ord(key[first]) + 1
-    low, high = own, LAST_CHARACTER
-    while low < high:
-        character = (low + high + 1) // 2
-        if later(prefix, character):
-            low = character
-        else:
-            high = character - 1
-    return prefix + chr((own + low) // 2)
+def after_prefix(prefix: str) -> str | None:
+    """Returns a short key after all keys that begin with ``prefix``, or None if there is no such key."""
+    code_point = ord(prefix[-1]) + 1
+    if code_point in SURROGATES:
+        code_point = SURROGATES.stop
+    return prefix[:-1] + chr(code_point) if code_point <= LAST_CODE_POINT else None

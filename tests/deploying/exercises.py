@@ -495,6 +495,14 @@ def measure_again(stage: Stage) -> Answer:
     return stage.call("measure_buckets", {"mode": "listing"})
 
 
+def measure_versions(stage: Stage) -> Answer:
+    s3, upload = stage.aws("s3"), {"Bucket": stage.bucket("uploads"), "Key": "exercise"}
+    upload["UploadId"] = s3.create_multipart_upload(**upload)["UploadId"]
+    answer = stage.call("measure_buckets", {"versions": True})
+    s3.abort_multipart_upload(**upload)
+    return answer
+
+
 def measure_in_shares(stage: Stage) -> Answer:
     request = {"reportId": "exercise", "request": {"mode": "listing", "aloneSeconds": 0}}
     first = stage.call("measure_buckets", {**request, "spread": {"round": 0}})
@@ -649,6 +657,13 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     of("MeasureBucketsRole", measure_again, "s3:GetObject /storage-sizes/*"),
     of("MeasureBucketsRole", measure_by_metrics, "cloudwatch:ListMetrics *", "cloudwatch:GetMetricData *"),
+    of(
+        "MeasureBucketsRole",
+        measure_versions,
+        "s3:ListBucketVersions :::*",
+        "s3:ListBucketMultipartUploads :::*",
+        "s3:ListMultipartUploadParts :::*",
+    ),
     of("MeasureBucketsRole", measure_in_shares, "s3:PutObject /round-*", "s3:GetObject /round-*"),
     of(
         "MigrateRole",

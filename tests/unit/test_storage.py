@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
-from chalicelib.storage import crew, figures, listing, page, refusals, report, shares
+from chalicelib.storage import crew, figures, page, refusals, report, shares, splitting
 from chalicelib.storage.measurement import Bucket, Failure, Measurement, Tally, summarize
 from chalicelib.storage.ranges import Range
 from tests.unit.buckets import NOW, SESSION, Account
@@ -96,7 +96,7 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
 def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
-    monkeypatch.setattr(listing, "PAGES_UNSPLIT", 1)
+    monkeypatch.setattr(splitting, "LEAST_KEYS", 1)
     account.bucket("beans")
     for number, key in enumerate(keys):
         account.s3.put_object(Bucket="beans", Key=key, Body=b"x" * number)
@@ -319,9 +319,12 @@ def test_the_summary_has_the_fields_of_the_api() -> None:
     assert page.summary(measurement) == {
         "message": "Total size of all buckets: 1.5 kB; 1 bucket could not be read",
         **{"totalBytes": 1_500, "totalObjects": 2, "bucketCount": 1, "bucketsWithoutFigure": 0, "errorCount": 1},
-        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z"}],
+        "buckets": [
+            {"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z", "parts": None}
+        ],
         "errors": [{"bucket": "secret", "error": "AccessDenied: no"}],
-        **{"mode": "listing", "asOf": "2026-11-21T03:30:00.000000Z", "partial": False, "growth": None},
+        **{"mode": "listing", "versions": False, "asOf": "2026-11-21T03:30:00.000000Z"},
+        **{"partial": False, "growth": None},
     }
 
 
@@ -373,7 +376,7 @@ def test_a_bucket_that_fails_after_its_first_page_makes_the_total_a_minimum() ->
 
 @pytest.mark.parametrize(("error", "left"), [("SlowDown", {}), (None, {1: Range("k")})])
 def test_a_bucket_of_which_only_empty_ranges_are_listed_has_no_size(error: str | None, left: dict[int, Range]) -> None:
-    measurement = summarize("listing", [Tally("beans", "us-east-1", (0, 0), NOW, error, left)])
+    measurement = summarize("listing", [Tally("beans", "us-east-1", (0, 0), NOW, error, left)], False)
     assert (measurement.buckets, measurement.size) == ([], "unknown")
     assert [each.error for each in measurement.errors] == [error or "not measured: time ran out"]
 
@@ -429,6 +432,8 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
     [
         *(({"mode": mode}, "mode: must be one of listing, metrics") for mode in ("guess", ["listing"])),
         *(({"reportId": each}, "reportId: must be a string of 1 to 80") for each in ("a/b", "", "a" * 81)),
+        *(({"versions": each}, "versions: must be true or false") for each in (1, "true", None)),
+        ({"mode": "metrics", "versions": True}, "versions: is allowed only for storage reports that list objects"),
         ({"reportId": 7, "mode": "x"}, "reportId: .*; mode: "),
         *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1", True)),
     ],

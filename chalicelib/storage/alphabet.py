@@ -1,0 +1,159 @@
+"""Learns which characters the keys of a bucket consist of, to estimate how many keys lie between two keys."""
+
+from __future__ import annotations
+
+import string
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from chalicelib.storage.ranges import Range, shared_prefix
+
+# Only this many characters at the beginning of a key are compared.
+CHARACTERS = 128
+# If this many letters of one case have been seen where keys vary, all letters that occur in keys are assumed to be
+# known. For example, hexadecimal numbers contain only the letters a to f.
+ENOUGH_LETTERS = 200
+# This many different characters at one position are enough for an estimate.
+MOST_CHARACTERS = 200
+ASCII = 0x80
+CASES = (string.ascii_lowercase, string.ascii_uppercase)
+# The smallest share of a range that a floating-point number can distinguish.
+SMALLEST = 1e-15
+
+
+class Alphabet:
+    """Contains the characters that keys have at each position.
+
+    A key is regarded as a number between 0 and 1 whose digits are its characters. Keys are assumed to be distributed
+    evenly over these numbers. Every position has its own set of digits, and positions at which all keys have the same
+    character do not count.
+    """
+
+    def __init__(self) -> None:
+        self._lowest = self._highest = ""
+        self._at: dict[int, set[str]] = defaultdict(set)
+        self._all: set[str] = set()
+        self._varied: dict[str, list[str]] = {case: [] for case in CASES}
+        # No keys were found at or above these code points, by position.
+        self._limits: dict[int, int] = {}
+        self._digits: dict[int, list[int]] = {}
+        self._known: list[int] = []
+
+    def learn(self, keys: Sequence[str]) -> None:
+        """Learns from some keys of one page. ``keys`` must be sorted."""
+        self._lowest, self._highest = min(self._lowest or keys[0], keys[0]), max(self._highest, keys[-1])
+        for key in keys:
+            for position, character in enumerate(key[:CHARACTERS]):
+                if character not in self._at[position] and len(self._at[position]) < MOST_CHARACTERS:
+                    self._at[position].add(character)
+                    self._all.add(character)
+                    self._digits, self._known = {}, []
+        self._learn_letters(keys)
+
+    def _learn_letters(self, keys: Sequence[str]) -> None:
+        """Counts the letters behind the first position at which these keys vary, because those letters are sorted."""
+        first = shared_prefix(keys[0], keys[-1]) + 2
+        for column in zip(*(key[first:CHARACTERS] for key in keys), strict=False):
+            for case, letters in self._varied.items():
+                if len(letters) < ENOUGH_LETTERS and len(set(column)) > 3:
+                    letters += [character for character in column if character in case]
+
+    def learn_gap(self, guess: str) -> None:
+        """Learns that no keys were found after ``guess``. The same is assumed for keys in other folders."""
+        position = len(guess) - 1
+        self._limits[position] = min(ord(guess[-1]), self._limits.get(position, ord(guess[-1])))
+        self._digits = {}
+
+    def _is_likely(self, code_point: int, position: int) -> bool:
+        limit = self._limits.get(position)
+        return limit is None or code_point < limit or chr(code_point) in self._at[position]
+
+    def with_similar(self, characters: set[str]) -> list[int]:
+        """Returns the code points of the characters, and of digits and letters that probably occur as well."""
+        found = set(characters)
+        if any(character in string.digits for character in characters):
+            found |= set(string.digits)
+        for case, letters in self._varied.items():
+            if any(character in case for character in characters):
+                found |= set(case if len(letters) < ENOUGH_LETTERS else letters)
+        return sorted(map(ord, found))
+
+    def known(self) -> list[int]:
+        """Returns the sorted code points of all characters that may occur in keys."""
+        self._known = self._known or self.with_similar(self._all)
+        return self._known
+
+    def _digits_at(self, position: int) -> list[int]:
+        if position not in self._digits:
+            seen = self._at.get(position) or self._all
+            is_constant = (
+                len(seen) == 1
+                and position > shared_prefix(self._lowest, self._highest)
+                and not any(character in string.digits for character in seen)
+            )
+            digits = [ord(*seen)] if is_constant else self.with_similar(seen)
+            self._digits[position] = [each for each in digits if self._is_likely(each, position)] or digits
+        return self._digits[position]
+
+    def _first_digits(self, keys: Range, position: int) -> Sequence[int]:
+        """Returns the code points that keys may have at ``position``, the first at which the range's ends differ."""
+        low = ord(keys.after[position]) if position < len(keys.after) else 0
+        high = ord(keys.until[position]) if keys.until is not None else max(self.known())
+        # Other scripts have too many characters to know them all.
+        if high >= ASCII and (low >= ASCII or not any(low < each <= high for each in self.known())):
+            return range(low, high + 1)
+        return [
+            each for each in self.known() if low <= each <= high and (each == low or self._is_likely(each, position))
+        ]
+
+    def _number(self, key: str, start: int, first: Sequence[int]) -> float:
+        """Returns the number for a key, of which only the characters from position ``start`` count."""
+        total, unit = 0.0, 1.0
+        for position in range(start, len(key)):
+            digits, digit = first if position == start else self._digits_at(position), ord(key[position])
+            if len(digits) == 1 and position > start:
+                if digit != digits[0]:
+                    return total + (unit if digit > digits[0] else 0)
+                continue
+            place = bisect_left(digits, digit)
+            unit /= len(digits) + 1
+            total += unit * (place + 1)
+            if unit < SMALLEST or place == len(digits) or digits[place] != digit:
+                break
+        return total
+
+    def _keys_before(self, number: float, prefix: str, first: Sequence[int]) -> Iterator[str]:
+        """Yields keys that come closer and closer to a number."""
+        key = prefix
+        for position in range(len(prefix), CHARACTERS):
+            digits = first if position == len(prefix) else self._digits_at(position)
+            if len(digits) == 1 and position > len(prefix):
+                key += chr(digits[0])
+                continue
+            number *= len(digits) + 1
+            place = min(int(number), len(digits))
+            if place == 0:
+                return
+            number -= place
+            key += chr(digits[place - 1])
+            yield key
+
+    def _numbers(self, keys: Range, *others: str) -> tuple[int, Sequence[int], list[float]]:
+        start = shared_prefix(keys.after, keys.until)
+        first = self._first_digits(keys, start)
+        numbers = [self._number(key, start, first) for key in (keys.after, *others)]
+        return start, first, [*numbers, 1.0 if keys.until is None else self._number(keys.until, start, first)]
+
+    def middle(self, keys: Range) -> str | None:
+        """Returns a short key near the middle of a range, or None if none is known."""
+        start, first, (low, high) = self._numbers(keys)
+        for key in self._keys_before((low + high) / 2, keys.after[:start], first):
+            if key in keys and key != keys.until:
+                return key
+        return None
+
+    def proportion(self, keys: Range, key: str) -> float | None:
+        """Returns how many keys of a range lie after ``key``, for each key up to it, or None if that is unknown."""
+        _, _, (low, here, high) = self._numbers(keys, key)
+        return (high - here) / (here - low) if here > low else None

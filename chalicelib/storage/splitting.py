@@ -1,0 +1,260 @@
+"""Decides where to split the key ranges of one bucket, so that idle threads can list parts of them.
+
+Nobody knows in advance how the keys of a bucket are distributed. A range is therefore split at a guess, and the thread
+that takes the upper part lists it at once. If the guess was bad, that thread finds no keys, and one call was lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from chalicelib.storage.alphabet import ASCII, Alphabet
+from chalicelib.storage.measurement import Tally
+from chalicelib.storage.ranges import Range, after_prefix, shared_prefix
+
+KEYS_PER_PAGE = 1_000
+# Every split costs at most one additional call. A bucket may be split this often, and once more for every 20 pages. The
+# first number is smaller if an earlier function has already split the bucket.
+SPLITS, LATER_SPLITS, PAGES_PER_SPLIT = 31, 7, 20
+# A range with fewer keys than this is not worth a split.
+LEAST_KEYS = 2 * KEYS_PER_PAGE
+# This estimate stands for a range whose size is unknown.
+MOST_KEYS = 1e12
+# A range is not split into parts much smaller than the share of one thread.
+SHARE = 1.5
+# A survey tries at most this many positions or characters at once.
+GUESSES = 8
+# If the keys of a page share this many more characters than the ends of their range, nothing is known about the keys
+# behind them, and the range is surveyed.
+UNKNOWN_CHARACTERS = 4
+
+
+@dataclass
+class Survey:
+    """Splits a range at several guesses at once, and waits for the first page of each part.
+
+    The guesses differ in their length, or if ``by_character`` is true, in their last character.
+    """
+
+    keys: Range
+    guesses: list[str]
+    by_character: bool
+    parts: list[Part]
+    waiting: int
+
+
+@dataclass
+class Part:
+    """What is known about a range, which was split off at ``guess``.
+
+    ``found`` is the first key of the range. ``first`` and ``last`` are the first and last keys on the newest page.
+    ``upper`` is the part that was last split off.
+    """
+
+    guess: str = ""
+    first: str = ""
+    last: str = ""
+    found: str = ""
+    pages: int = 0
+    estimate: float = math.inf
+    survey: Survey | None = None
+    is_known: bool = False
+    is_stuck: bool = False
+    upper: Part | None = None
+
+    @property
+    def can_be_split(self) -> bool:
+        # The first page of the upper part must arrive first, because it shows whether the last split was a good one.
+        return bool(self.pages and not self.survey and not self.is_stuck and (not self.upper or self.upper.pages))
+
+
+@dataclass
+class Splitter:
+    """Splits the key ranges in ``tally.left`` for up to ``workers`` threads. Only one thread may call it at a time."""
+
+    tally: Tally
+    workers: int
+    _alphabet: Alphabet = field(default_factory=Alphabet)
+    _parts: dict[int, Part] = field(init=False)
+    _first_splits: int = field(init=False)
+    _survey: Survey | None = None
+    _calls: int = 0
+    _splits: int = 0
+
+    def __post_init__(self) -> None:
+        self._parts = {number: Part() for number in self.tally.left}
+        self._first_splits = SPLITS if Range() in self.tally.left.values() else LATER_SPLITS
+
+    def listed(self, number: int, keys: Sequence[str]) -> None:
+        """Notes a page of range ``number``. ``keys`` are its first key, its last key and some keys between them."""
+        part, left = self._parts[number], self.tally.left.get(number)
+        part.pages += 1
+        self._calls += 1
+        part.is_stuck = False
+        if keys:
+            self._alphabet.learn(keys)
+            if left and part.last and shared_prefix(part.last, keys[-1]) <= shared_prefix(keys[-1], left.until) + 1:
+                # The range goes on in another folder.
+                part.is_known = False
+            part.first, part.last, part.found = keys[0], keys[-1], part.found or keys[0]
+        elif part.pages == 1 and part.guess:
+            self._alphabet.learn_gap(part.guess)
+        if part.pages == 1 and part.survey:
+            part.survey.waiting -= 1
+            self._conclude(part.survey)
+        elif part.pages == 1 and left and left.after != left.until and not part.is_known and not self._survey:
+            self._start_survey(number, shared_prefix(keys[0], keys[-1]) if keys else 0)
+        if left:
+            self._estimate(number)
+        else:
+            del self._parts[number]
+
+    @property
+    def largest(self) -> float:
+        """How many keys the largest range that can be split probably has. A survey comes before all other splits."""
+        if self._splits >= self._first_splits + max(0, self._calls - self._splits) // PAGES_PER_SPLIT:
+            return 0
+        if self._survey and self._survey.guesses:
+            return math.inf
+        estimates = [part.estimate for part in self._parts.values()]
+        least = max(LEAST_KEYS, SHARE / self.workers * sum(each for each in estimates if each < math.inf))
+        largest = max((part.estimate for part in self._parts.values() if part.can_be_split), default=0)
+        return largest if largest >= least else 0
+
+    def split(self) -> int | None:
+        """Splits the largest range, and returns the number of the upper part, or None if that is not possible."""
+        while largest := self.largest:
+            if new := self._next_guess() if largest == math.inf else self._split_in_half(largest):
+                return new
+        return None
+
+    def _next_guess(self) -> int | None:
+        """Splits the range that contains the next guess of the survey."""
+        survey = self._survey
+        assert survey
+        guess = survey.guesses.pop(0)
+        for number, keys in self.tally.left.items():
+            if guess in keys and guess != keys.until:
+                new = self._split(number, guess)
+                self._parts[new].survey = survey
+                survey.parts.append(self._parts[new])
+                return new
+        # The guess has already been passed.
+        survey.waiting -= 1
+        self._conclude(survey)
+        return None
+
+    def _split_in_half(self, estimate: float) -> int | None:
+        """Splits the range with this estimate, or begins a survey of it."""
+        number, part = next(
+            (n, each) for n, each in self._parts.items() if each.can_be_split and each.estimate == estimate
+        )
+        keys, page = self.tally.left[number], shared_prefix(part.first, part.last)
+        if not part.is_known and not self._survey and page - self._start(keys) > UNKNOWN_CHARACTERS:
+            part.is_known = True
+            self._start_survey(number, page)
+            return None
+        key = self._alphabet.middle(keys)
+        if key is None:
+            part.is_stuck = True
+            return None
+        new = self._split(number, key)
+        self._parts[new].is_known = part.is_known
+        return new
+
+    def _split(self, number: int, key: str) -> int:
+        part, new = self._parts[number], Part(guess=key)
+        ratio = self._alphabet.proportion(self.tally.left[number], key)
+        if part.estimate < math.inf:
+            upper = 1 / 2 if ratio is None else ratio / (1 + ratio)
+            new.estimate = part.estimate * upper
+            part.estimate -= new.estimate
+        part.upper = new
+        new_number = self.tally.split(number, key)
+        self._parts[new_number] = new
+        self._splits += 1
+        return new_number
+
+    def _estimate(self, number: int) -> None:
+        part, keys = self._parts[number], self.tally.left[number]
+        if keys.after == keys.until:
+            # Only versions or uploads of one key follow, so the range cannot be split.
+            part.estimate = 0
+            return
+        if part.survey or not part.last:
+            part.estimate = math.inf
+            return
+        # The newest page shows how dense the keys are.
+        ratio = self._alphabet.proportion(Range(part.first, keys.until), part.last)
+        part.estimate = MOST_KEYS if ratio is None else min(KEYS_PER_PAGE * ratio, MOST_KEYS)
+
+    @staticmethod
+    def _start(keys: Range) -> int:
+        return shared_prefix(keys.after, keys.until)
+
+    # --- Surveys ------------------------------------------------------------------------------------------------------
+
+    def _start_survey(self, number: int, deepest: int) -> None:
+        """Prepares a survey of a range. Keys may differ at positions up to ``deepest``."""
+        keys = self.tally.left[number]
+        # All versions on a page may have the same key.
+        deepest = min(deepest, len(keys.after) - 1)
+        guesses = list(self._guesses(keys, deepest))
+        by_character = len(guesses) <= 1
+        if by_character:
+            position = len(guesses[0]) - 1 if guesses else deepest
+            guesses = [guess for guess in self._characters(keys.after, position) if guess in keys][::-1]
+        if guesses:
+            part = self._parts[number]
+            self._survey = Survey(keys, _spread(guesses), by_character, [part], 0)
+            self._survey.waiting = len(self._survey.guesses)
+            part.survey = self._survey
+
+    def _guesses(self, keys: Range, deepest: int) -> Iterator[str]:
+        """Yields the ends of the prefixes of ``keys.after``, the shortest first."""
+        for position in range(self._start(keys), deepest + 1):
+            guess = after_prefix(keys.after[: position + 1])
+            if guess and guess in keys and guess != keys.until:
+                yield guess
+
+    def _characters(self, key: str, position: int) -> Iterator[str]:
+        """Yields keys that follow ``key``, with growing distances of the characters at ``position``."""
+        own = ord(key[position])
+        following = [each for each in self._alphabet.with_similar({key[position]}) if each >= own]
+        if own >= ASCII:
+            characters = [own + 4**step for step in range(GUESSES)]
+        else:
+            steps = (2**step - 1 for step in range(GUESSES))
+            characters = [following[step] for step in steps if step < len(following) - 1]
+            characters.append(following[-1])
+        for character in characters:
+            if guess := after_prefix(key[:position] + chr(character)):
+                yield guess
+
+    def _conclude(self, survey: Survey) -> None:
+        """Ends a survey if the first pages of all its parts have arrived."""
+        if survey.waiting:
+            return
+        self._survey = None
+        for part in survey.parts:
+            part.survey = None
+        found = {part.found: part for part in survey.parts[1:] if part.found}
+        highest = found[max(found)] if found else None
+        numbers = [number for number, part in self._parts.items() if number in self.tally.left]
+        for number in numbers:
+            part = self._parts[number]
+            # The highest keys may still be far away.
+            if part is highest and (not survey.by_character or self.tally.left[number].until == survey.keys.until):
+                self._start_survey(number, shared_prefix(part.found, survey.keys.after))
+        for number in numbers:
+            if self._parts[number].pages:
+                self._estimate(number)
+
+
+def _spread(guesses: list[str]) -> list[str]:
+    """Returns at most ``GUESSES`` of the guesses, evenly spread over the list."""
+    if len(guesses) <= GUESSES:
+        return guesses
+    return [guesses[round(number * (len(guesses) - 1) / (GUESSES - 1))] for number in range(GUESSES)]
