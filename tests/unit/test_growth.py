@@ -122,7 +122,7 @@ def reports_s3(account: Account) -> Any:
 def run(account: Account, report_id: str, now: datetime = NOW, mode: str = "listing") -> dict[str, Any] | None:
     """Runs a report and returns its growth."""
     collaborators = {**account.collaborators, "s3": reports_s3(account), "now": now}
-    payload = {"reportId": report_id, "mode": mode}
+    payload = {"reportId": report_id, **({"versions": True} if mode == "versions" else {"mode": mode})}
     summary = report.report(payload, {"round": 0}, bucket="reports", **collaborators)["summary"]
     found: dict[str, Any] | None = summary["growth"]
     return found
@@ -138,7 +138,8 @@ def test_a_report_is_compared_with_earlier_ones_of_its_series_but_not_with_itsel
     account.s3.put_object(Bucket="beans", Key="more", Body=b"xx")
     account.refuse("secret")
     # A report of 46 days ago is too old.
-    assert [run(account, f"figures-{days}", days_ago(days), "metrics") for days in (46, 0)] == [None, None]
+    for mode in ("metrics", "versions"):
+        assert [run(account, f"{mode}-{days}", days_ago(days), mode) for days in (46, 0)] == [None, None]
     for now in (days_ago(0.1), NOW):
         found = run(account, "again", now)
         assert found
