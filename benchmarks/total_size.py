@@ -9,6 +9,7 @@ from chalicelib.storage import measure
 def total_bytes(mode: str) -> int:
     return measure.measure_buckets(
         mode,
+        False,
         s3=clients.aws("s3"),
         s3_in=lambda region: clients.aws("s3", region),
         cloudwatch_in=lambda region: clients.aws("cloudwatch", region),

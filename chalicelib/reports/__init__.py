@@ -27,6 +27,7 @@ from chalicelib.rest import Page
 
 KINDS = ("inventory", "storage")
 MODES = ("listing", "metrics")
+VERSIONS_REFUSED = "is allowed only for storage reports that list objects"
 # A report's id is its execution's name, in which Step Functions allows these characters. A name may exist in both state
 # machines, so an id may begin with the report's kind and a tilde, which no name contains.
 REPORT_ID = re.compile(
@@ -79,23 +80,29 @@ def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
     return {"url": url, "expiresAt": timeline.timestamp(now + timedelta(seconds=LINK_SECONDS))}
 
 
-def parse(body: Any) -> dict[str, str]:
-    """Validates a request for a report. Returns the report's ``kind`` and, for a storage report, its ``mode``."""
-    fields = Fields.of_body(body, ("kind", "mode"), of="a report", expected="an object, or nothing")
+def parse(body: Any) -> dict[str, Any]:
+    """Validates a request for a report. Returns ``kind`` and, for a storage report, ``mode`` and any ``versions``."""
+    fields = Fields.of_body(body, ("kind", "mode", "versions"), of="a report", expected="an object, or nothing")
     kind, mode = fields.get("kind", "inventory"), fields.get("mode", "listing")
+    versions = fields.get("versions", False)
     if kind not in KINDS:
         fields.refuse("kind", f"must be one of {', '.join(KINDS)}")
     if "mode" in fields and kind == "inventory":
         fields.refuse("mode", "is allowed only for storage reports")
     elif mode not in MODES:
         fields.refuse("mode", f"must be one of {', '.join(MODES)}")
+    if not isinstance(versions, bool):
+        fields.refuse("versions", "must be true or false")
+    elif "versions" in fields and (kind == "inventory" or (versions and mode == "metrics")):
+        fields.refuse("versions", VERSIONS_REFUSED)
     fields.check()
-    return {"kind": kind} if kind == "inventory" else {"kind": kind, "mode": mode}
+    options = {"mode": mode} | ({"versions": True} if versions else {})
+    return {"kind": kind} | ({} if kind == "inventory" else options)
 
 
 @aws_errors()
 def start(
-    request: dict[str, str], key: str | None, requested_by: str, *, sfn: Any, machines: Machines, now: datetime
+    request: dict[str, Any], key: str | None, requested_by: str, *, sfn: Any, machines: Machines, now: datetime
 ) -> dict[str, Any]:
     """Starts the report that ``request`` describes, or finds the report that was started with the same ``key``.
 
@@ -159,14 +166,15 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
     }
 
 
-def _request(kind: str, execution: dict[str, Any]) -> dict[str, str | None]:
-    """Returns the name of the user who requested the report, if it is known, and the mode of a storage report."""
+def _request(kind: str, execution: dict[str, Any]) -> dict[str, str | bool | None]:
+    """Returns the name of the user who requested the report, if it is known, and what a storage report measures."""
     content = json.loads(execution.get("input") or "{}")
     content = content if isinstance(content, dict) else {}
     name, mode = content.get("requestedBy"), content.get("mode")
     return {
         "requestedBy": name if isinstance(name, str) else None,
         "mode": None if kind == "inventory" else mode if mode in MODES else MODES[0],
+        "versions": None if kind == "inventory" else content.get("versions") is True,
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from botocore.compat import unquote_str
 
 from chalicelib.storage.crew import WORKERS, Crew
-from chalicelib.storage.measurement import Tally
+from chalicelib.storage.measurement import Part, Tally
 from chalicelib.storage.ranges import Range
 from chalicelib.storage.splitting import Splitter
 
@@ -31,13 +31,14 @@ SAMPLE = 50
 class Listed:
     """What a page contains of a key range. ``sample`` has the first key, the last key and some keys between them.
 
-    ``rest`` is the part of the range that follows, or None.
+    ``rest`` is the part of the range that follows, or None. ``parts`` is empty if only objects are listed.
     """
 
     sample: Sequence[str]
     bytes: int
     objects: int
     rest: Range | None
+    parts: Sequence[Part] = ()
 
 
 class Page(Protocol):
@@ -79,7 +80,7 @@ class Listing:
             with self._lock:
                 # Another thread may have taken over a part of the range during the call.
                 listed = page.within(tally.left[number])
-                tally.count(number, listed.bytes, listed.objects, listed.rest, self._now)
+                tally.count(number, listed.bytes, listed.objects, listed.rest, self._now, listed.parts)
                 splitter.listed(number, listed.sample)
                 if tally.left:
                     self._open[id(splitter)] = splitter, s3

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 
 from chalicelib.storage.crew import Crew, Deadline
 from chalicelib.storage.figures import read_figures
 from chalicelib.storage.listing import Listing, fetch_objects, for_objects
 from chalicelib.storage.measurement import Measurement, Tally, summarize
-from chalicelib.storage.refusals import translate
+from chalicelib.storage.ranges import Range
+from chalicelib.storage.refusals import describe, translate
+from chalicelib.storage.versions import fetch_everything, for_everything
 
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
@@ -29,36 +32,45 @@ InRegion = Callable[[str], Any]
 
 
 def measure_buckets(
-    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+    mode: str, versions: bool, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> Measurement:
     """Measures as many buckets in the account as possible within the ``deadline``.
 
-    The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. In listing mode, the
+    The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. If ``versions`` is true,
+    it also adds up old versions and unfinished uploads, and tells them apart. In listing mode, the
     clients from ``s3_in`` are changed to list only the keys and sizes of objects. The mode ``metrics`` reads
     CloudWatch's daily figures. The figures include old versions and unfinished uploads. Raises ``StorageRefused`` if
     the function is not allowed to list the buckets. Raises ``Unavailable`` if listing the buckets fails temporarily.
     """
-    tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
-    return summarize(mode, tallies)
+    tallies = tally_buckets(mode, versions, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    return summarize(mode, tallies, versions)
 
 
 def tally_buckets(
-    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+    mode: str, versions: bool, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
     """Measures buckets like ``measure_buckets``, but returns tallies. Tallies also contain the unlisted key ranges."""
+    # This list takes no extra time, because it is read while the buckets are measured.
+    directories = ThreadPoolExecutor(1).submit(_find_directory_buckets, s3)
     tallies = _find_buckets(s3)
     if mode == "metrics":
-        return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
-    return list_objects(tallies, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
+        tallies = _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    else:
+        if versions:
+            for tally in tallies:
+                tally.parts, tally.left[1] = (), Range(uploads=True)
+        tallies = list_objects(tallies, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
+    return tallies + directories.result()
 
 
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
     """Lists as many of the remaining key ranges as possible within the ``deadline``."""
     regions = _by_region(tallies, s3, deadline)
     crew = Crew(deadline)
-    listing = Listing(crew, fetch_objects, now)
+    is_all = any(tally.parts is not None for tally in tallies)
+    listing = Listing(crew, fetch_everything if is_all else fetch_objects, now)
     for region, members in regions.items():
-        client = for_objects(s3_in(region))
+        client = (for_everything if is_all else for_objects)(s3_in(region))
         for tally in members:
             listing.add(tally, client)
     crew.finish()
@@ -97,6 +109,21 @@ def _find_buckets(s3: Any) -> list[Tally]:
         return [Tally(each["Name"], each.get("BucketRegion")) for page in pages for each in page["Buckets"]]
     except (ClientError, BotoCoreError) as error:
         raise translate(error, "the account's buckets cannot be listed") from error
+
+
+def _find_directory_buckets(s3: Any) -> list[Tally]:
+    """Returns a tally with an error for each directory bucket in the function's region, because none is measured."""
+    try:
+        pages = s3.get_paginator("list_directory_buckets").paginate()
+        names = [each["Name"] for page in pages for each in page.get("Buckets", [])]
+    except (EndpointConnectionError, ConnectTimeoutError):
+        # S3 has no such endpoint in regions without directory buckets.
+        return []
+    except (ClientError, BotoCoreError) as error:
+        return [Tally("directory buckets", None, error=f"cannot be listed: {describe(error)}", left={})]
+    # Other servers than S3 also return ordinary buckets.
+    reason = "a directory bucket, which is not measured"
+    return [Tally(name, None, error=reason, left={}) for name in names if name.endswith("--x-s3")]
 
 
 def _locate(tally: Tally, s3: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -12,18 +13,65 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.storage.ranges import Range
 
+# The kinds of parts of a bucket, and what one of them is called.
+KINDS = {
+    "current": "current object",
+    "noncurrent": "old version",
+    "deleteMarkers": "delete marker",
+    "unfinishedUploads": "unfinished upload",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a bucket contains of one kind and storage class. Delete markers have no storage class.
+
+    ``oldest`` is the time at which the oldest unfinished upload began.
+    """
+
+    kind: str
+    storage_class: str | None
+    bytes: int = 0
+    count: int = 0
+    oldest: datetime | None = None
+
+
+def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Adds up the parts of each kind and storage class, and sorts the sums by size, largest first."""
+    sums: dict[tuple[str, str | None], tuple[int, int, datetime | None]] = {}
+    for part in parts:
+        size, count, oldest = sums.get((part.kind, part.storage_class), (0, 0, None))
+        oldest = min(oldest, part.oldest) if oldest and part.oldest else oldest or part.oldest
+        sums[part.kind, part.storage_class] = size + part.bytes, count + part.count, oldest
+    merged = [Part(kind, storage_class, *amounts) for (kind, storage_class), amounts in sums.items()]
+    return tuple(sorted(merged, key=lambda part: (-part.bytes, part.kind, part.storage_class or "")))
+
+
+def by_kind(parts: Iterable[Part]) -> dict[str, Part]:
+    """Returns the sum of all storage classes for each kind."""
+    empty = [Part(kind, None) for kind in KINDS]
+    return {part.kind: part for part in merge([*empty, *(replace(part, storage_class=None) for part in parts)])}
+
+
+def of_which(parts: Iterable[Part]) -> str:
+    """Returns the end of a sentence that names the size of everything but current objects."""
+    old, uploads = (humanize.naturalsize(by_kind(parts)[kind].bytes) for kind in ("noncurrent", "unfinishedUploads"))
+    return f", of which {old} are old versions and {uploads} unfinished uploads"
+
 
 @dataclass(frozen=True)
 class Bucket:
     """A measured bucket.
 
-    ``objects`` is None in metrics mode. If CloudWatch has no figure, ``as_of`` is None and ``bytes`` is 0.
+    ``objects`` is None in metrics mode. If CloudWatch has no figure, ``as_of`` is None and ``bytes`` is 0. ``parts`` is
+    None if only current objects were listed. Otherwise, ``bytes`` is the sum of the parts.
     """
 
     name: str
     bytes: int
     objects: int | None
     as_of: datetime | None
+    parts: tuple[Part, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +94,12 @@ class Measurement:
     buckets: list[Bucket]
     errors: list[Failure]
     partial: bool
+    versions: bool = False
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of all buckets, by kind and storage class."""
+        return merge(part for bucket in self.buckets for part in bucket.parts or ())
 
     @cached_property
     def total_bytes(self) -> int:
@@ -102,6 +156,8 @@ class Measurement:
 
     def _sentence(self, date: str) -> str:
         text = f"Total size of all buckets: {self.size}{date}"
+        if self.versions and self.figure is not None:
+            text += of_which(self.parts)
         if self.size == "none":
             text += "; the account has no buckets"
         if self.without_figure:
@@ -118,7 +174,7 @@ class Tally:
     """The current counts for one bucket, and the key ranges that are ``left`` to list.
 
     Several threads may list the key ranges of a bucket. ``counted`` contains the number of bytes and the number of
-    objects, or is None before the first response from AWS.
+    objects, or is None before the first response from AWS. ``parts`` is None if only current objects are listed.
     """
 
     name: str
@@ -127,9 +183,12 @@ class Tally:
     as_of: datetime | None = None
     error: str | None = None
     left: dict[int, Range] = field(default_factory=lambda: {0: Range()})
+    parts: tuple[Part, ...] | None = None
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
-    def count(self, number: int, size: int, objects: int, rest: Range | None, now: datetime) -> None:
+    def count(
+        self, number: int, size: int, objects: int, rest: Range | None, now: datetime, parts: Iterable[Part] = ()
+    ) -> None:
         """Adds the counts from one page of key range ``number``.
 
         ``rest`` is the unlisted part of the key range, or None.
@@ -137,6 +196,7 @@ class Tally:
         with self._lock:
             before = self.counted or (0, 0)
             self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
+            self._add_parts(parts)
             if rest:
                 self.left[number] = rest
             else:
@@ -146,7 +206,7 @@ class Tally:
         """Splits key range ``number`` after ``key``, and returns the number of the second part."""
         with self._lock:
             rest, new = self.left[number], max(self.left) + 1
-            self.left |= {number: Range(rest.after, key), new: Range(key, rest.until)}
+            self.left |= {number: replace(rest, until=key), new: replace(rest, after=key, version="")}
             return new
 
     def add(self, part: Tally) -> None:
@@ -159,6 +219,11 @@ class Tally:
         self.as_of = min((each for each in (self.as_of, part.as_of) if each), default=None)
         self.error = self.error or part.error
         self.left |= {len(self.left) + number: rest for number, rest in enumerate(part.left.values())}
+        self._add_parts(part.parts or ())
+
+    def _add_parts(self, parts: Iterable[Part]) -> None:
+        if self.parts is not None:
+            self.parts = merge([*self.parts, *parts])
 
     def snapshot(self) -> Tally:
         """Returns a copy of the tally, because a hanging S3 request may still finish and change the original."""
@@ -166,12 +231,19 @@ class Tally:
             return replace(self, left=dict(self.left))
 
 
-def summarize(mode: str, tallies: list[Tally]) -> Measurement:
+def summarize(mode: str, tallies: list[Tally], versions: bool) -> Measurement:
     """Combines the tallies into a measurement.
 
     The measurement is ``partial`` if any bucket has key ranges left to list.
     """
-    buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
+    # If only empty key ranges of a bucket were listed, its size is unknown.
+    tallies = [
+        each if any(each.counted or ()) or not (each.left or each.error) else replace(each, counted=None)
+        for each in tallies
+    ]
+    buckets = [
+        Bucket(tally.name, *tally.counted, tally.as_of, tally.parts) for tally in tallies if tally.counted is not None
+    ]
     late = [tally for tally in tallies if tally.left and not tally.error]
     errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]
     errors += [Failure(tally.name, _late_message(tally)) for tally in late]
@@ -180,6 +252,7 @@ def summarize(mode: str, tallies: list[Tally]) -> Measurement:
         sorted(buckets, key=lambda bucket: (-bucket.bytes, bucket.name)),
         sorted(errors, key=lambda failure: failure.bucket),
         partial=bool(late),
+        versions=versions,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 import humanize
@@ -10,17 +11,25 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.reports import href
 from chalicelib.reports.embedding import TEMPLATES, embedded
-from chalicelib.storage.measurement import Bucket, Measurement
+from chalicelib.storage.growth import Growth
+from chalicelib.storage.measurement import KINDS, Bucket, Measurement, Part, by_kind, of_which
 from chalicelib.timeline import timestamp
 
 # The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
+SUMMARY_GROWTH = 20
+SUMMARY_PARTS = 600
 NOTICE_LINES = 10
+NOTICE_GROWTH = 3
 
 
-def summary(measurement: Measurement) -> dict[str, Any]:
-    """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors."""
+def summary(measurement: Measurement, growth: Growth | None = None) -> dict[str, Any]:
+    """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors.
+
+    All buckets together have at most 600 parts. If they have more, some buckets have no ``parts``.
+    """
+    largest = measurement.buckets[:SUMMARY_BUCKETS]
     return {
         "message": measurement.sentence,
         "totalBytes": measurement.total_bytes,
@@ -32,8 +41,9 @@ def summary(measurement: Measurement) -> dict[str, Any]:
                 "bytes": bucket.bytes,
                 "objects": bucket.objects,
                 "asOf": _moment(bucket.as_of),
+                "parts": None if bucket.parts is None or parts > SUMMARY_PARTS else list(map(_part, bucket.parts)),
             }
-            for bucket in measurement.buckets[:SUMMARY_BUCKETS]
+            for bucket, parts in zip(largest, accumulate(len(each.parts or ()) for each in largest), strict=True)
         ],
         "errorCount": len(measurement.errors),
         "errors": [
@@ -41,8 +51,20 @@ def summary(measurement: Measurement) -> dict[str, Any]:
         ],
         "bucketsWithoutFigure": measurement.without_figure,
         "mode": measurement.mode,
+        "versions": measurement.versions,
         "asOf": _moment(measurement.as_of),
         "partial": measurement.partial,
+        "growth": growth and {**growth, "buckets": growth["buckets"][:SUMMARY_GROWTH]},
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {
+        "kind": part.kind,
+        "storageClass": part.storage_class,
+        "bytes": part.bytes,
+        "count": part.count,
+        "oldest": _moment(part.oldest),
     }
 
 
@@ -50,19 +72,25 @@ def _moment(moment: datetime | None) -> str | None:
     return timestamp(moment) if moment else None
 
 
-def render(measurement: Measurement, report_id: str) -> str:
+def render(measurement: Measurement, report_id: str, growth: Growth | None = None) -> str:
     """Renders all buckets as one HTML page that loads no other files."""
     # The import is inside the function because the summary and the notification do not need Jinja.
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = humanize.naturalsize
+    environment.filters["change"] = _change
     environment.filters["sentence"] = lambda text: text[0].upper() + text[1:]
+    environment.filters["age"] = lambda age: humanize.naturaldelta(age, months=False)
+    environment.filters["counted"] = lambda part: counted(part.count, KINDS[part.kind])
     environment.filters["number"] = "{:,}".format
     environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
     return environment.get_template("storage.html").render(
         **embedded("storage"),
         measurement=measurement,
+        growth=growth,
+        kinds=KINDS,
+        sums=by_kind(measurement.parts),
         unfinished={failure.bucket for failure in measurement.errors},
         largest=max((bucket.bytes for bucket in measurement.buckets), default=0),
         report_id=report_id,
@@ -73,12 +101,32 @@ def _size(bucket: Bucket) -> str:
     return humanize.naturalsize(bucket.bytes) if bucket.as_of else "no figure"
 
 
-def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
+def _change(difference: int | None) -> str:
+    if not difference:
+        return "unknown" if difference is None else "no change"
+    return f"{'+' if difference > 0 else ''}{humanize.naturalsize(difference)}".replace("-", "−")
+
+
+def _growth_lines(growth: Growth) -> list[str]:
+    lines = [""]
+    for report, since in (("lastReport", "sinceLast"), ("monthReport", "sinceMonth")):
+        changed = sorted((each for each in growth["buckets"] if each[since]), key=lambda each: -each[since])
+        named = ", ".join(f"{each['name']} {_change(each[since])}" for each in changed[:NOTICE_GROWTH])
+        if growth[report]:
+            lines.append(f"Growth since {growth[report][:10]}: {_change(growth[since])}{named and '; '}{named}")
+    return lines
+
+
+def notice(measurement: Measurement, report_id: str, growth: Growth | None = None) -> dict[str, str]:
     """Returns the subject, message and SMS of the notification that the state machine publishes."""
     lines = [measurement.sentence, ""]
-    lines += [f"{_size(bucket):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]]
+    lines += [
+        f"{_size(bucket):>10}  {bucket.name}{of_which(bucket.parts) if bucket.parts else ''}"
+        for bucket in measurement.buckets[:NOTICE_LINES]
+    ]
     if len(measurement.buckets) > NOTICE_LINES:
         lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
+    lines += _growth_lines(growth) if growth else []
     if measurement.errors:
         lines += ["", "Not measured, or only partly measured:"]
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]

@@ -16,12 +16,14 @@ SURROGATES = range(0xD800, 0xE000)
 class Range:
     """The keys after ``after``, up to and including ``until``. If ``until`` is None, the range has no end.
 
-    If versions are listed, the range begins with the version of ``after`` that follows ``version``, if there is one.
+    If ``version`` is set, the range begins with the versions or unfinished uploads of ``after`` that follow the one
+    with this id. If ``uploads`` is true, the keys are those of unfinished uploads.
     """
 
     after: str = ""
     until: str | None = None
     version: str = ""
+    uploads: bool = False
 
     def __contains__(self, key: str) -> bool:
         return key > self.after and (self.until is None or key <= self.until)

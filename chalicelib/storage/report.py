@@ -19,8 +19,8 @@ from uuid import uuid4
 from chalicelib import metrics
 from chalicelib.errors import InvalidRequest, Problem
 from chalicelib.logs import logger
-from chalicelib.reports import MODES, id_of_event, report_key
-from chalicelib.storage import measure, page
+from chalicelib.reports import MODES, VERSIONS_REFUSED, id_of_event, report_key
+from chalicelib.storage import growth, measure, page
 from chalicelib.storage.crew import RESERVE_SECONDS, Deadline
 from chalicelib.storage.measure import InRegion
 from chalicelib.storage.measurement import Measurement, summarize
@@ -47,6 +47,7 @@ class Request:
 
     report_id: str
     mode: str
+    versions: bool
     alone_seconds: float
 
 
@@ -84,8 +85,8 @@ def report(
 ) -> dict[str, Any]:
     """Measures all buckets, stores the report's page, and returns ``{reportId, reportKey, summary, notice, spread}``.
 
-    ``payload`` may contain ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the notification that the state
-    machine publishes. The argument ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step.
+    ``payload`` may contain ``reportId``, ``mode``, ``versions`` and ``aloneSeconds``. ``notice`` is the notification
+    that the state machine publishes. ``spread`` is None without a state machine, or ``{"round": 0}`` in the first step.
 
     If the returned ``spread`` lists any ``shares``, the state machine invokes the function once per share. Each
     invocation receives the share's number as ``share`` in ``spread``, and returns ``{}``. The state machine then
@@ -105,20 +106,22 @@ def report(
     else:
         until = _at_most(request.alone_seconds, deadline) if spread and request.mode == "listing" else deadline
         tallies = measure.tally_buckets(
-            request.mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=until, now=now
+            request.mode, request.versions, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=until, now=now
         )
-    measurement = summarize(request.mode, tallies)
+    measurement = summarize(request.mode, tallies, request.versions)
     _log(request, measurement)
     key = report_key("storage", request.report_id)
-    files.put(key, page.render(measurement, request.report_id).encode(), "text/html; charset=utf-8", "the page")
     goes_on = spread and request.mode == "listing" and measurement.partial and spread["round"] < ROUNDS
+    series = "versions" if request.versions else request.mode
+    grown = None if goes_on else growth.compare(files, series, measurement, now, deadline())
+    files.put(key, page.render(measurement, request.report_id, grown).encode(), "text/html; charset=utf-8", "the page")
     if not goes_on and measurement.figure is not None:
         metrics.emit({"BytesMeasured": measurement.figure})
     return {
         "reportId": request.report_id,
         "reportKey": key,
-        "summary": page.summary(measurement),
-        "notice": page.notice(measurement, request.report_id),
+        "summary": page.summary(measurement, grown),
+        "notice": page.notice(measurement, request.report_id, grown),
         "spread": assign_shares(files, tallies, spread["round"] + 1) if spread and goes_on else {"shares": []},
     }
 
@@ -128,7 +131,7 @@ def _log(request: Request, measurement: Measurement) -> None:
         "buckets measured",
         extra={
             "reportId": request.report_id,
-            "mode": request.mode,
+            **{"mode": request.mode, "versions": request.versions},
             "buckets": len(measurement.buckets),
             "errors": len(measurement.errors),
             "bytes": measurement.figure,
@@ -153,9 +156,14 @@ def _parse(payload: dict[str, Any]) -> Request:
     mode = payload.get("mode", MODES[0])
     if mode not in MODES:
         problems.append(Problem("mode", f"must be one of {', '.join(MODES)}"))
+    versions = payload.get("versions", False)
+    if not isinstance(versions, bool):
+        problems.append(Problem("versions", "must be true or false"))
+    elif versions and mode == "metrics":
+        problems.append(Problem("versions", VERSIONS_REFUSED))
     seconds = payload.get("aloneSeconds", TURN_SECONDS)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= TURN_SECONDS:
         problems.append(Problem("aloneSeconds", f"must be a number from 0 to {TURN_SECONDS}"))
     if problems:
         raise InvalidRequest(problems)
-    return Request(report_id, mode, seconds)
+    return Request(report_id, mode, versions, seconds)

@@ -6,7 +6,7 @@ One Lambda function writes each share to a file, many functions list the objects
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ from uuid import uuid4
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.reports import folder
-from chalicelib.storage.measurement import Tally
+from chalicelib.storage.measurement import Part, Tally
 from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
 from chalicelib.timeline import timestamp
@@ -41,7 +41,8 @@ class ShareFiles:
         return f"{folder('storage', self.report_id)}/{name}.json"
 
     def write(self, name: str, tallies: list[Tally]) -> None:
-        body = json.dumps([_to_json(tally) for tally in tallies], separators=(",", ":")).encode()
+        content = [_to_json(tally) for tally in tallies]
+        body = json.dumps(content, separators=(",", ":"), default=timestamp).encode()
         self.put(self._key(name), body, "application/json", "the remaining work")
 
     def put(self, key: str, body: bytes, content_type: str, what: str) -> None:
@@ -66,7 +67,7 @@ def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) ->
     """
     spread: Spread = {"round": round_number, "id": uuid4().hex}
     pieces = [
-        Tally(tally.name, tally.region, left={0: rest})
+        Tally(tally.name, tally.region, left={0: rest}, parts=None if tally.parts is None else ())
         for tally in tallies
         if not tally.error
         for rest in tally.left.values()
@@ -110,13 +111,15 @@ def _to_json(tally: Tally) -> dict[str, Any]:
         "name": tally.name,
         "region": tally.region,
         "counted": tally.counted,
-        "asOf": timestamp(tally.as_of) if tally.as_of else None,
+        "asOf": tally.as_of,
         "error": tally.error,
-        "left": [[rest.after, rest.until] for rest in tally.left.values()],
+        "left": [astuple(rest) for rest in tally.left.values()],
+        "parts": None if tally.parts is None else [astuple(part) for part in tally.parts],
     }
 
 
 def _from_json(content: dict[str, Any]) -> Tally:
+    parts: list[Any] = [(*part, oldest and datetime.fromisoformat(oldest)) for *part, oldest in content["parts"] or []]
     return Tally(
         content["name"],
         content["region"],
@@ -124,4 +127,5 @@ def _from_json(content: dict[str, Any]) -> Tally:
         datetime.fromisoformat(content["asOf"]) if content["asOf"] else None,
         content["error"],
         {number: Range(*rest) for number, rest in enumerate(content["left"])},
+        None if content["parts"] is None else tuple(Part(*part) for part in parts),
     )

@@ -56,6 +56,18 @@ def batch_permissions() -> None:
     iam_actions.extract_iam_action = extract_single_action
 
 
+def directory_bucket_permissions() -> None:
+    """AWS requires ``s3express:ListAllMyDirectoryBuckets`` to list directory buckets, not ``s3:ListAllMyBuckets``."""
+    from ministack.core import iam_actions, router
+
+    def unless_express(answer: str, call: Any, headers: int) -> Any:
+        return lambda *given: answer if "/s3express/" in given[headers].get("authorization", "") else call(*given)
+
+    router.detect_service = unless_express("s3", router.detect_service, 2)
+    action = "s3express:ListAllMyDirectoryBuckets"
+    iam_actions.extract_iam_action = unless_express(action, iam_actions.extract_iam_action, 3)
+
+
 def stream_permissions() -> None:
     """AWS requires permission on a DynamoDB stream's ARN to read the stream.
 

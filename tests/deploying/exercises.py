@@ -490,6 +490,19 @@ def measure_by_metrics(stage: Stage) -> Answer:
     return stage.call("measure_buckets", {"mode": "metrics"})
 
 
+def measure_again(stage: Stage) -> Answer:
+    stage.call("measure_buckets", {"mode": "listing"})
+    return stage.call("measure_buckets", {"mode": "listing"})
+
+
+def measure_versions(stage: Stage) -> Answer:
+    s3, upload = stage.aws("s3"), {"Bucket": stage.bucket("uploads"), "Key": "exercise"}
+    upload["UploadId"] = s3.create_multipart_upload(**upload)["UploadId"]
+    answer = stage.call("measure_buckets", {"versions": True})
+    s3.abort_multipart_upload(**upload)
+    return answer
+
+
 def measure_in_shares(stage: Stage) -> Answer:
     request = {"reportId": "exercise", "request": {"mode": "listing", "aloneSeconds": 0}}
     first = stage.call("measure_buckets", {**request, "spread": {"round": 0}})
@@ -637,10 +650,20 @@ EXERCISES: tuple[Exercise, ...] = (
         "MeasureBucketsRole",
         call("measure_buckets", {"mode": "listing"}),
         "s3:ListAllMyBuckets *",
+        "s3express:ListAllMyDirectoryBuckets *",
         "s3:ListBucket :::*",
         "s3:PutObject /report.html",
+        "s3:PutObject /storage-sizes/*",
     ),
+    of("MeasureBucketsRole", measure_again, "s3:GetObject /storage-sizes/*"),
     of("MeasureBucketsRole", measure_by_metrics, "cloudwatch:ListMetrics *", "cloudwatch:GetMetricData *"),
+    of(
+        "MeasureBucketsRole",
+        measure_versions,
+        "s3:ListBucketVersions :::*",
+        "s3:ListBucketMultipartUploads :::*",
+        "s3:ListMultipartUploadParts :::*",
+    ),
     of("MeasureBucketsRole", measure_in_shares, "s3:PutObject /round-*", "s3:GetObject /round-*"),
     of(
         "MigrateRole",

@@ -487,6 +487,10 @@ def batch_permissions(emulator: Emulator) -> bool:
     return is_allowed(lambda: sqs.send_message_batch(QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "x"}]))
 
 
+def directory_bucket_permissions(emulator: Emulator) -> bool:
+    return is_allowed(emulator.restricted_client("s3", "s3express:ListAllMyDirectoryBuckets").list_directory_buckets)
+
+
 def stream_permissions(emulator: Emulator) -> bool:
     stream, streams = emulator.table("read"), emulator.client("dynamodbstreams")
     [shard] = streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]

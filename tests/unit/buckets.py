@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from io import BytesIO
+from operator import itemgetter
 from typing import Any
 
 import boto3
@@ -65,8 +66,8 @@ class Account:
             "now": NOW,
         }
 
-    def measure(self, mode: str = "listing", **collaborators: Any) -> Measurement:
-        return measure.measure_buckets(mode, **{**self.collaborators, **collaborators})
+    def measure(self, mode: str = "listing", versions: bool = False, **collaborators: Any) -> Measurement:
+        return measure.measure_buckets(mode, versions, **{**self.collaborators, **collaborators})
 
     def report(self, payload: dict[str, Any], spread: dict[str, Any] | None = None) -> dict[str, Any]:
         return report.report(payload, spread, bucket="reports", **self.collaborators)
@@ -111,3 +112,53 @@ class Body(BytesIO):
 
 def answer(status: int, body: str) -> Callable[..., AWSResponse]:
     return lambda request, **_: AWSResponse(request.url, status, {}, Body(body.encode()))
+
+
+class Versions:
+    """Answers like S3 for the versions and unfinished uploads in the bucket ``beans``. Moto ignores some markers.
+
+    ``versions`` lists key, id, size and storage class, newest first for each key. A delete marker has the size None.
+    ``uploads`` lists key, id, sizes of parts and storage class. A page has up to ``page`` entries.
+    """
+
+    def __init__(self, s3: Any, versions: list[Any], uploads: list[Any], page: int = 3) -> None:
+        self.s3, self.page, self.ended, self.listed = s3, page, set[str](), lambda: None
+        self.versions, self.uploads = sorted(versions, key=itemgetter(0)), sorted(uploads, key=itemgetter(0))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.s3, name)
+
+    def list_object_versions(self, **given: Any) -> dict[str, Any]:
+        listed, answer = self._page("Version", given, self.versions)
+        newest = {key: identity for key, identity, *_ in reversed(self.versions)}
+        entries = [
+            {"Key": key, "VersionId": identity, "IsLatest": newest[key] == identity, "Size": size, "StorageClass": name}
+            for key, identity, size, name in listed
+        ]
+        kinds = {"Versions": [each for each in entries if each["Size"] is not None]}
+        return answer | kinds | {"DeleteMarkers": [each for each in entries if each["Size"] is None]}
+
+    def list_multipart_uploads(self, **given: Any) -> dict[str, Any]:
+        listed, answer = self._page("Upload", given, self.uploads)
+        names = ("Key", "UploadId", "StorageClass", "Initiated")
+        return answer | {"Uploads": [dict(zip(names, (*each[:2], each[3], NOW), strict=True)) for each in listed]}
+
+    def get_paginator(self, name: str) -> Any:
+        return self if name == "list_parts" else self.s3.get_paginator(name)
+
+    def paginate(self, **given: Any) -> Iterator[dict[str, Any]]:
+        if given["UploadId"] in self.ended:
+            raise self.s3.exceptions.NoSuchUpload({"Error": {"Code": "NoSuchUpload"}}, "ListParts")
+        [sizes] = [sizes for _, identity, sizes, _ in self.uploads if identity == given["UploadId"]]
+        yield from ({"Parts": [{"Size": size}]} for size in sizes)
+
+    def _page(self, what: str, given: dict[str, Any], entries: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        self.listed()
+        entries = entries if given["Bucket"] == "beans" else []
+        start = sum(key <= given.get("KeyMarker", "") for key, *_ in entries)
+        if marker := given.get(f"{what}IdMarker"):
+            start = [identity for _, identity, *_ in entries].index(marker) + 1
+        page = entries[start : start + self.page]
+        if start + len(page) == len(entries):
+            return page, {"IsTruncated": False}
+        return page, {"IsTruncated": True, "NextKeyMarker": page[-1][0], f"Next{what}IdMarker": page[-1][1]}

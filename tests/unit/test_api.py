@@ -85,7 +85,7 @@ def test_a_running_report_has_null_in_fields_not_known_yet(api: Api, aws: Aws) -
     shown = api.get(report.pop("href")).json_body
     assert TIMESTAMP.fullmatch(shown.pop("startedAt"))
     unknown = dict.fromkeys(("finishedAt", "summary", "url", "expiresAt", "error"))
-    assert shown == {**report, "requestedBy": "mia", "mode": None, **unknown}
+    assert shown == {**report, "requestedBy": "mia", "mode": None, "versions": None, **unknown}
 
 
 @pytest.mark.parametrize("kind", ["inventory", "storage"])
@@ -131,14 +131,23 @@ def test_a_report_started_by_hand_is_found_without_a_requester(api: Api, aws: Aw
     aws.sfn.start_execution(stateMachineArn=ENVIRONMENT["STORAGE_REPORT_ARN"], name="by-hand", input=given)
     shown = api.get("/reports/by-hand").json_body
     assert (shown["kind"], shown["requestedBy"], shown["mode"]) == ("storage", None, "listing")
+    assert shown["versions"] is False
 
 
 @pytest.mark.parametrize(
-    ("asked", "mode"),
-    [({}, None), ({"kind": "storage"}, "listing"), ({"kind": "storage", "mode": "metrics"}, "metrics")],
+    ("asked", "mode", "versions"),
+    [
+        ({}, None, None),
+        ({"kind": "storage"}, "listing", False),
+        ({"kind": "storage", "versions": True}, "listing", True),
+        ({"kind": "storage", "mode": "metrics"}, "metrics", False),
+    ],
 )
-def test_a_report_has_the_mode_that_was_requested(api: Api, aws: Aws, asked: dict[str, str], mode: str | None) -> None:
-    assert api.get(started(api, asked)["href"]).json_body["mode"] == mode
+def test_a_report_has_the_mode_that_was_requested(
+    api: Api, aws: Aws, asked: dict[str, Any], mode: str | None, versions: bool | None
+) -> None:
+    shown = api.get(started(api, asked)["href"]).json_body
+    assert (shown["mode"], shown["versions"]) == (mode, versions)
 
 
 @pytest.mark.parametrize("report_id", ["inventory-none", "a" * 81, "%00", "a:b"])

@@ -49,6 +49,8 @@ def test_a_bucket_with_dots_has_an_address_that_exists(
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     link = clients.aws("s3", "eu-central-1").generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"})
     assert link.partition("?")[0] == url
+    listing = clients.aws("s3", "eu-central-1").generate_presigned_url("list_objects_v2", {"Bucket": bucket})
+    assert listing.partition("?")[0].removesuffix("/") == url.removesuffix("/k")
 
 
 @pytest.fixture

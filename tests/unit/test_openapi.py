@@ -1,5 +1,6 @@
 """Tests that the OpenAPI description is valid, matches its examples, and has the same limits as the code."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
 from chalicelib.storage import page
-from chalicelib.storage.measurement import Bucket, Failure, Measurement
+from chalicelib.storage.growth import growth_since
+from chalicelib.storage.measurement import Bucket, Failure, Measurement, Part
 from chalicelib.uploads import actions, comparing, links, records, rows, undoing
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
@@ -171,9 +173,12 @@ WRONG_CHANGES = [
 ]
 STORAGE, INVENTORY = {"kind": "storage"}, {"kind": "inventory"}
 RIGHT_REPORTS = [{}, INVENTORY, STORAGE, STORAGE | {"mode": "metrics"}, STORAGE | {"mode": "listing"}]
+RIGHT_REPORTS += [STORAGE | {"versions": True}, STORAGE | {"mode": "metrics", "versions": False}]
 WRONG_REPORTS = [
     *(INVENTORY | {"mode": "listing"}, {"mode": "metrics"}, {"kind": "beans"}, {"kind": None}, INVENTORY | {"size": 1}),
     *(STORAGE | {"mode": "guess"}, STORAGE | {"mode": None}, [], "inventory", 7),
+    *(STORAGE | {"versions": each} for each in (None, 1, "true")),
+    *(INVENTORY | {"versions": False}, STORAGE | {"mode": "metrics", "versions": True}),
 ]
 LETTER = {"ids": ["5b0a1f0e-6a4e-4c35-8a52-2f1c9d1d7c55"]}
 RIGHT_REDRIVES = [
@@ -231,8 +236,11 @@ def test_the_code_accepts_exactly_the_bodies_that_the_description_allows(
 
 
 def test_the_summary_of_a_storage_report_matches_its_schema() -> None:
-    for mode, objects, moment in (("listing", 3, NOW), ("metrics", None, None)):
-        measurement = Measurement(
-            mode, [Bucket("beans", 7, objects, moment)], [Failure("secret", "AccessDenied: no")], False
-        )
+    parts = (Part("unfinishedUploads", "STANDARD", 7, 1, NOW), Part("deleteMarkers", None, 0, 3))
+    for mode, objects, moment, kept in (("listing", 3, NOW, parts), ("metrics", None, None, None)):
+        buckets = [Bucket("beans", 7, objects, moment, kept)]
+        measurement = Measurement(mode, buckets, [Failure("secret", "AccessDenied: no")], False, kept is not None)
         assert is_valid(page.summary(measurement), SCHEMAS["StorageSummary"])
+        sizes = gzip.compress(b'{"buckets": {"beans": 5, "secret": null}}')
+        growth = growth_since({"2026-10-20T00:00:00.000000Z~x": sizes}, {"beans": 7, "gone": None}, NOW)
+        assert is_valid(page.summary(measurement, growth), SCHEMAS["StorageSummary"])

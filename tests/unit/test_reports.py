@@ -58,6 +58,11 @@ def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
         *(({"kind": kind}, ["kind: must be one of inventory, storage"]) for kind in ("coffee", None, ["storage"])),
         *(({"kind": "storage", "mode": mode}, ["mode: must be one of listing, metrics"]) for mode in ("guess", {})),
         ({"mode": "listing"}, ["mode: is allowed only for storage reports"]),
+        ({"kind": "storage", "versions": "yes"}, ["versions: must be true or false"]),
+        *(
+            ({**each, "versions": True}, ["versions: is allowed only for storage reports that list objects"])
+            for each in ({}, {"kind": "storage", "mode": "metrics"})
+        ),
         ({"since": "2026"}, ["since: is not a field of a report"]),
         (
             {"kind": 1, "mode": 2, "a\u0000\ud800": 3},
@@ -78,11 +83,11 @@ def test_an_invalid_request_names_every_wrong_field(body: Any, problems: list[st
 
 def test_the_machines_input_is_only_what_it_cannot_know(aws: Aws) -> None:
     with correlation.about("request-1"):
-        started = [start(aws, each)["reportId"] for each in (INVENTORY, LISTING)]
+        started = [start(aws, each)["reportId"] for each in (INVENTORY, LISTING, LISTING | {"versions": True})]
     assert re.fullmatch(r"inventory-20261121T031415-[0-9a-f]{12}", started[0])
     inputs = [json.loads(aws.execution(each).execution_input) for each in started]
     asked = {"requestedBy": "mia", "correlationId": "request-1"}
-    assert inputs == [asked, {"mode": "listing", **asked}]
+    assert inputs == [asked, {"mode": "listing", **asked}, {"mode": "listing", "versions": True, **asked}]
 
 
 @pytest.mark.parametrize(

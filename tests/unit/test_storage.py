@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
 from chalicelib.storage import crew, figures, page, refusals, report, shares, splitting
-from chalicelib.storage.measurement import Bucket, Failure, Measurement
+from chalicelib.storage.measurement import Bucket, Failure, Measurement, Tally, summarize
+from chalicelib.storage.ranges import Range
 from tests.unit.buckets import NOW, SESSION, Account
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -117,6 +119,36 @@ def test_a_bucket_that_may_not_be_read_is_named_while_the_others_count(account: 
     assert measurement.errors == [Failure("secret", "AccessDenied: User: cafe is not authorized")]
     assert measurement.sentence == "Total size of all buckets: 7 Bytes; 1 bucket could not be read"
     assert not measurement.partial
+
+
+@pytest.mark.parametrize("mode", ["listing", "metrics"])
+@pytest.mark.parametrize(
+    ("answer", "errors"),
+    [
+        ("beans", []),
+        ("fast--use1-az4--x-s3", ["fast--use1-az4--x-s3: a directory bucket, which is not measured"]),
+        (failure("AccessDenied", 403), ["directory buckets: cannot be listed: AccessDenied: no"]),
+        # In a region without directory buckets, the endpoint does not exist.
+        (EndpointConnectionError(endpoint_url="https://s3express"), []),
+    ],
+)
+def test_directory_buckets_are_named_and_not_measured(
+    account: Account, mode: str, answer: str | Exception, errors: list[str]
+) -> None:
+    urls: list[str] = []
+
+    def send(params: dict[str, Any], **_: Any) -> Any:
+        urls.append(params["url"])
+        if isinstance(answer, Exception):
+            raise answer
+        return AWSResponse(params["url"], 200, {}, None), {"Buckets": [{"Name": answer}]}
+
+    account.s3.meta.events.register("before-call.s3.ListDirectoryBuckets", send)
+    account.bucket("reports")
+    summary = account.report({"mode": mode}, {"round": 0})["summary"]
+    assert [f"{each['bucket']}: {each['error']}" for each in summary["errors"]] == errors
+    assert summary["bucketCount"] == 1
+    assert urls == ["https://s3express-control.us-east-1.amazonaws.com/"]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +300,9 @@ def listed(*buckets: Bucket, errors: list[Failure] | None = None, partial: bool 
 def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None:
     buckets = [Bucket(f"bucket-{number:056}", 10**15 - number, number, NOW) for number in range(1_000)]
     errors = [Failure(f"refused-{number:055}", "x" * refusals.ERROR_CHARACTERS) for number in range(1_000)]
-    summary = page.summary(listed(*buckets, errors=errors))
+    # A month of daily sizes is the largest possible growth.
+    growth = {"buckets": [{"name": "x" * 63, "sinceLast": 1, "sinceMonth": 1, "sizes": [10**18] * 31}] * 100}
+    summary = page.summary(listed(*buckets, errors=errors), growth)
     assert [bucket["name"] for bucket in summary["buckets"]] == [bucket.name for bucket in buckets[:100]]
     assert len(summary["errors"]) == 100
     assert (summary["bucketCount"], summary["errorCount"]) == (1_000, 1_000)
@@ -284,9 +318,12 @@ def test_the_summary_has_the_fields_of_the_api() -> None:
     assert page.summary(measurement) == {
         "message": "Total size of all buckets: 1.5 kB; 1 bucket could not be read",
         **{"totalBytes": 1_500, "totalObjects": 2, "bucketCount": 1, "bucketsWithoutFigure": 0, "errorCount": 1},
-        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z"}],
+        "buckets": [
+            {"name": "beans", "bytes": 1_500, "objects": 2, "asOf": "2026-11-21T03:30:00.000000Z", "parts": None}
+        ],
         "errors": [{"bucket": "secret", "error": "AccessDenied: no"}],
-        **{"mode": "listing", "asOf": "2026-11-21T03:30:00.000000Z", "partial": False},
+        **{"mode": "listing", "versions": False, "asOf": "2026-11-21T03:30:00.000000Z"},
+        **{"partial": False, "growth": None},
     }
 
 
@@ -334,6 +371,13 @@ def test_a_bucket_that_fails_after_its_first_page_makes_the_total_a_minimum() ->
         listed(Bucket("beans", 5, 1, NOW), errors=[Failure("beans", "SlowDown")]).title
         == "at least 5 Bytes in all buckets"
     )
+
+
+@pytest.mark.parametrize(("error", "left"), [("SlowDown", {}), (None, {1: Range("k")})])
+def test_a_bucket_of_which_only_empty_ranges_are_listed_has_no_size(error: str | None, left: dict[int, Range]) -> None:
+    measurement = summarize("listing", [Tally("beans", "us-east-1", (0, 0), NOW, error, left)], False)
+    assert (measurement.buckets, measurement.size) == ([], "unknown")
+    assert [each.error for each in measurement.errors] == [error or "not measured: time ran out"]
 
 
 def test_the_page_says_that_there_are_no_buckets_or_that_the_size_is_partial() -> None:
@@ -387,6 +431,8 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
     [
         *(({"mode": mode}, "mode: must be one of listing, metrics") for mode in ("guess", ["listing"])),
         *(({"reportId": each}, "reportId: must be a string of 1 to 80") for each in ("a/b", "", "a" * 81)),
+        *(({"versions": each}, "versions: must be true or false") for each in (1, "true", None)),
+        ({"mode": "metrics", "versions": True}, "versions: is allowed only for storage reports that list objects"),
         ({"reportId": 7, "mode": "x"}, "reportId: .*; mode: "),
         *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1", True)),
     ],

@@ -16,11 +16,14 @@ from tests.wiring.template import Template
 # These actions accept no resource, according to AWS's Service Authorization Reference.
 WITHOUT_RESOURCE = {
     *("cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:ListStreams", "s3:ListAllMyBuckets"),
+    "s3express:ListAllMyDirectoryBuckets",
     *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
     *("logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:GetLogDelivery", "logs:ListLogDeliveries"),
     *("logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:PutResourcePolicy", "logs:UpdateLogDelivery"),
     *("xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTelemetryRecords", "xray:PutTraceSegments"),
 }
+# Only a storage report lists all buckets of the account.
+LISTED = ("Bucket", "BucketVersions", "BucketMultipartUploads", "MultipartUploadParts")
 
 PLACE = place("<stage>", "<region>", "<account>")
 FUNCTIONS = permissions.functions()
@@ -83,7 +86,7 @@ def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and
     network = [each for each in elsewhere if each.action.startswith("ec2:")]
     assert {each.resource for each in network} == {"arn:aws:ec2:<region>:<account>:*/*"}
     assert elsewhere - set(network) == {
-        Permission("MeasureBucketsRole", "s3:ListBucket", "arn:aws:s3:::*"),
+        *(Permission("MeasureBucketsRole", f"s3:List{what}", "arn:aws:s3:::*") for what in LISTED),
         Permission("MigrateRole", "secretsmanager:GetSecretValue", PLACE.admin_secret),
         Permission("RotatePasswordRole", "secretsmanager:GetSecretValue", PLACE.admin_secret),
     }

@@ -1,6 +1,6 @@
-const body = document.querySelector("tbody");
+const body = document.querySelector(".buckets tbody");
 const { compare } = new Intl.Collator("en", { numeric: true });
-const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].firstChild.textContent;
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const head = button.parentElement;
@@ -14,5 +14,5 @@ for (const button of document.querySelectorAll("th button")) {
 }
 document.querySelector("input").addEventListener("input", ({ target }) => {
   const wanted = target.value.trim().toLowerCase();
-  for (const row of body.rows) row.hidden = !row.cells[0].textContent.includes(wanted);
+  for (const row of body.rows) row.hidden = !valueOf(row, 0).includes(wanted);
 });
