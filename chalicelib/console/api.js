@@ -15,6 +15,12 @@ export class ApiError extends Error {
   }
 }
 
+/** Returns an error of the API. Throws any other error again, because it is a fault in this page. */
+export function apiError(error) {
+  if (error instanceof ApiError) return error;
+  throw error;
+}
+
 /** Sends a GET request. Leaves out `parameters` without a value. A page of a CSV file is returned as `{ blob, next }`. */
 export function get(path, parameters = {}, signal = undefined, isCsv = false) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");

@@ -1,5 +1,5 @@
 /** Shows the beans and rows that an upload changes, page by page. */
-import { ApiError, get } from "./api.js";
+import { apiError, get } from "./api.js";
 import { announce, button, h, part } from "./dom.js";
 import { number } from "./format.js";
 import { loaded } from "./listing.js";
@@ -125,7 +125,7 @@ function section(uploadId, kind, total) {
       found.hidden = !list.childElementCount;
       if (!isFirst) announce(`${number(rows.length)} more rows shown, ${amount.textContent}.`);
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
+      apiError(error);
     } finally {
       more.disabled = false;
     }

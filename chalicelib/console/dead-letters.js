@@ -1,7 +1,8 @@
 /** Shows the Dead letters tab. The tab lists failed messages, puts them back to be processed again, or discards them. */
-import { ApiError, get, post } from "./api.js";
+import { ApiError, apiError, get, post } from "./api.js";
+import { ask } from "./ask.js";
 import { countLetters } from "./counts.js";
-import { $, choice, h, icon, keyed, openDialog } from "./dom.js";
+import { $, choice, h, icon, keyed } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { iconOf, KINDS, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
 import { empty, loaded, Poll } from "./listing.js";
@@ -91,13 +92,13 @@ function updateLetter(element, letter) {
 
 let isOpen = false;
 let isWorking = false;
-const [redriveDialog, discardDialog, outcome] = ["redrive", "discard", "redrive-outcome"].map($);
+const outcome = $("redrive-outcome");
 
-/** Opens a dialog. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
-function ask(dialog) {
+/** Asks first. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
+function askFirst(question) {
   poll.stop();
   outcome.replaceChildren();
-  openDialog(dialog);
+  ask({ ...question, closed: resume });
 }
 
 function resume() {
@@ -123,24 +124,21 @@ function tell(isGood, words) {
 
 // --- Redrive
 
-// Holds the dead letter to put back, or null to put back all dead letters of the chosen kind.
-let asked = null;
-
+/** Asks whether to put back a dead letter, or without one all dead letters of the chosen kind. */
 function askRedrive(letter) {
-  asked = letter;
   const all = kind ? `all ${KINDS[kind][0]}` : `all ${number(shown.total)}`;
-  $("redrive-title").textContent = letter ? "Put it back?" : `Put ${all} back?`;
-  const about = letter
-    ? [h("b", titleOf(letter)), ": it goes back to its source and is processed again."]
-    : ["They go back to their sources and are processed again. A message that fails again returns to this list."];
-  $("redrive-about").replaceChildren(...about);
-  ask(redriveDialog);
+  askFirst({
+    title: letter ? "Put it back?" : `Put ${all} back?`,
+    about: letter
+      ? [h("b", titleOf(letter)), ": it goes back to its source and is processed again."]
+      : ["They go back to their sources and are processed again. A message that fails again returns to this list."],
+    yes: "Put back",
+    done: () => redrive(letter),
+  });
 }
 
-async function redrive() {
-  const letter = asked;
+async function redrive(letter) {
   isWorking = true;
-  redriveDialog.close();
   const buttons = document.querySelectorAll("#redrive-all, #dead-letters-list button");
   buttons.forEach((button) => (button.disabled = true));
   outcome.replaceChildren(h("p.callout", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
@@ -156,8 +154,7 @@ async function redrive() {
     if (letter && !answer.redriven) tell(false, answer.kept[0] ? NOT_PUT_BACK + answer.kept[0].why : NOT_FOUND);
     else tell(!answer.kept.length, `${words.filter(Boolean).join(", ")}.${next}`);
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    tell(false, error.status ? error.message : `${error.message} The messages in the list below were not put back.`);
+    tell(false, apiError(error).status ? error.message : `${error.message} The messages in the list below were not put back.`);
   } finally {
     buttons.forEach((button) => (button.disabled = false));
     isWorking = false;
@@ -167,46 +164,28 @@ async function redrive() {
 
 // --- Discard
 
-let doomed = null;
-
 function askDiscard(letter) {
-  doomed = letter;
-  $("discard-about").replaceChildren(
-    h("b", titleOf(letter)),
-    " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
-  );
-  $("discard-text").replaceChildren(...messageOf(letter).filter(Boolean));
-  $("discard-problem").textContent = "";
-  ask(discardDialog);
+  askFirst({
+    title: "Discard it?",
+    about: [
+      h("b", titleOf(letter)),
+      " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
+    ],
+    text: messageOf(letter).filter(Boolean),
+    yes: "Discard",
+    isDangerous: true,
+    work: () => discard(letter),
+    done: () => tell(true, '1 dead letter discarded. Its text is under "Handled" for 30 days.'),
+  });
 }
 
-async function discard({ currentTarget: yes }) {
-  if (yes.ariaBusy === "true") return;
-  yes.ariaBusy = "true";
-  const { id } = doomed;
-  $("discard-problem").textContent = "";
-  let problem = NOT_FOUND;
-  try {
-    const { discarded, kept } = await send("dead-letters/discard", { ids: [id] });
-    if (kept?.length) problem = `It could not be discarded: ${kept[0].why}`;
-    else if (discarded) problem = "";
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    problem = error.message;
-  } finally {
-    yes.ariaBusy = "false";
-  }
-  $("discard-problem").textContent = problem;
-  if (problem) return;
-  discardDialog.close();
-  tell(true, '1 dead letter discarded. Its text is under "Handled" for 30 days.');
+async function discard({ id }) {
+  const { discarded, kept } = await send("dead-letters/discard", { ids: [id] });
+  if (kept?.length) throw new ApiError(0, `It could not be discarded: ${kept[0].why}`);
+  if (!discarded) throw new ApiError(0, NOT_FOUND);
 }
 
-redriveDialog.addEventListener("close", resume);
-discardDialog.addEventListener("close", resume);
 $("redrive-all").addEventListener("click", () => askRedrive(null));
-$("redrive-yes").addEventListener("click", redrive);
-$("discard-yes").addEventListener("click", discard);
 
 export const deadLetters = {
   needs: "managers",
@@ -218,7 +197,5 @@ export const deadLetters = {
   close() {
     isOpen = false;
     poll.stop();
-    redriveDialog.close();
-    discardDialog.close();
   },
 };

@@ -138,19 +138,24 @@ for (const dialog of document.querySelectorAll("dialog")) {
   });
 }
 
+/** Marks the button as busy while `work` runs. Until then, another press does nothing. */
+export async function whileBusy(button, work) {
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
+  await work().finally(() => (button.ariaBusy = "false"));
+}
+
 /** Calls `work` when the form is submitted. While `work` runs, the button is busy and the form is read-only. */
 export function onSubmit(form, work) {
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
     const button = form.querySelector(".primary");
-    if (button.ariaBusy === "true") return;
-    const locks = [...form.elements].map((each) => [each, each.tagName === "BUTTON" ? "disabled" : "readOnly"]);
-    const locked = locks.filter(([each, state]) => each !== button && !each[state]);
-    locked.forEach(([each, state]) => (each[state] = true));
-    button.ariaBusy = "true";
-    await work().finally(() => {
-      button.ariaBusy = "false";
-      locked.forEach(([each, state]) => (each[state] = false));
+    whileBusy(button, () => {
+      const locks = [...form.elements].map((each) => [each, each.tagName === "BUTTON" ? "disabled" : "readOnly"]);
+      const locked = locks.filter(([each, state]) => each !== button && !each[state]);
+      const lock = (isLocked) => locked.forEach(([each, state]) => (each[state] = isLocked));
+      lock(true);
+      return work().finally(() => lock(false));
     });
   });
 }

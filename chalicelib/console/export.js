@@ -1,5 +1,5 @@
 /** Saves the orders of one or more days as a CSV file. */
-import { ApiError, get } from "./api.js";
+import { ApiError, apiError, get } from "./api.js";
 import { $, h, onSubmit, openDialog } from "./dom.js";
 import { dayOf, midnight, range, size } from "./format.js";
 
@@ -42,8 +42,7 @@ onSubmit($("export-form"), async () => {
     await save();
   } catch (error) {
     if (error instanceof RangeError) error = new ApiError(0, "Choose days up to today.");
-    if (!(error instanceof ApiError)) throw error;
-    state.textContent = error.message;
+    state.textContent = apiError(error).message;
   } finally {
     $("export-stop").hidden = true;
   }

@@ -1,5 +1,5 @@
 /** Repeats requests, shows paged lists, and explains why a list is loading, empty, failed or forbidden. */
-import { ApiError } from "./api.js";
+import { apiError } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { person, refresh } from "./sign-in.js";
 
@@ -102,7 +102,7 @@ export class Poll {
     } catch (error) {
       if (controller.signal.aborted) return;
       // `work` has already shown the error, so this code only lengthens the interval.
-      if (!(error instanceof ApiError)) throw error;
+      apiError(error);
       this.#failures += 1;
       seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);
     }

@@ -5,7 +5,7 @@
  * The property `needs` names the group whose members may use the tab.
  *
  * Some tabs have more modules: `order` and `export`, `machine` and `storage`, `preview` and `changes`, and `handled`.
- * Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
+ * The module `ask` asks before a change. Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
  */
 import { onConnection, retry } from "./connection.js";
 import { look, startCounting } from "./counts.js";
@@ -40,6 +40,7 @@ function route({ byHand = true } = {}) {
     route({ byHand });
     return;
   }
+  $("ask").close();
   if (opened && opened !== tab) {
     tabs[opened].close();
     $(`view-${opened}`).hidden = true;

@@ -1,5 +1,6 @@
 /** Shows the form for a new order, and the dialogs that show, correct and cancel an order. */
-import { ApiError, get, patch, Submission } from "./api.js";
+import { apiError, get, patch, Submission } from "./api.js";
+import { ask } from "./ask.js";
 import { $, announce, button, h, icon, onSubmit, openDialog, traceLink } from "./dom.js";
 import { dayOf, now, number, short, time } from "./format.js";
 import { keep, recall } from "./kept.js";
@@ -141,7 +142,7 @@ export const onPlaced = (placed) =>
       const { orderID } = await submission.send("orders", order);
       placed({ ...order, orderID, placedAt: new Date(now()).toISOString() });
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
+      apiError(error);
       if (fields.parentElement === form) showError(error);
       else dialog.addEventListener("close", () => showError(error), { once: true });
       return;
@@ -180,8 +181,7 @@ export async function change(order, ...bodies) {
     for (const body of bodies) order = await patch(path(order.orderID), body);
     return { order };
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    const fresh = error.status === 409 ? await get(path(order.orderID)).catch(() => order) : order;
+    const fresh = apiError(error).status === 409 ? await get(path(order.orderID)).catch(() => order) : order;
     return { order: fresh, problem: fresh.version > order.version ? explain(fresh) : error.message, error };
   }
 }
@@ -189,8 +189,7 @@ export async function change(order, ...bodies) {
 // --- Dialogs
 
 const [dialog, title, body, more] = ["order", "order-title", "order-body", "order-more"].map($);
-const cancel = $("order-cancel");
-let shown, listener, confirmed;
+let shown, listener;
 
 export async function showOrder(orderID) {
   shown = { orderID };
@@ -203,8 +202,7 @@ export async function showOrder(orderID) {
     const order = await get(path(orderID));
     if (shown.orderID === orderID) fill(order);
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    if (error.status === 404) error.message = "No order has this id, or the order is still in the queue.";
+    if (apiError(error).status === 404) error.message = "No order has this id, or the order is still in the queue.";
     failed(body, "order", error, () => showOrder(orderID));
   }
 }
@@ -253,17 +251,16 @@ onSubmit(correction, async () => {
 });
 
 export function askToCancel(order, work) {
-  confirmed = work;
-  $("cancel-title").textContent = `Cancel the order of ${order.customerID}?`;
-  $("cancel-about").textContent = summary(order.items);
-  cancel.onclose = () => listener.closed(order.orderID);
-  openDialog(cancel);
+  ask({
+    title: `Cancel the order of ${order.customerID}?`,
+    about: [summary(order.items)],
+    yes: "Cancel the order",
+    no: "Keep the order",
+    isDangerous: true,
+    done: work,
+    closed: () => listener.closed(order.orderID),
+  });
 }
-
-$("cancel-yes").addEventListener("click", () => {
-  cancel.close();
-  confirmed();
-});
 
 /** Calls `changed(order, problem, did)` after a correction, and `closed(orderID)` after a dialog was closed. */
 export function onOrder(given) {

@@ -1,6 +1,6 @@
 /** Shows the Orders tab: the open orders of a day, oldest first, and below them the orders that are done. */
 import { get } from "./api.js";
-import { $, announce, button, fillOnce, h, icon, isChanged, keyed } from "./dom.js";
+import { $, announce, button, fillOnce, h, icon, isChanged, keyed, whileBusy } from "./dom.js";
 import { openExport } from "./export.js";
 import { clock, counted, dayOf, MINUTE, midnight, moment, now, number, range, short, startOf } from "./format.js";
 import { empty, loaded, Poll } from "./listing.js";
@@ -244,13 +244,11 @@ async function tap(order, pressed, ...steps) {
   const { orderID } = order;
   if (busy.has(orderID)) return;
   busy.add(orderID);
-  pressed.ariaBusy = "true";
   const bodies = steps.map((status, index) => ({ from: steps[index - 1] ?? order.status, status }));
-  const { order: fresh, problem } = await change(order, ...bodies).finally(() => {
-    busy.delete(orderID);
-    pressed.ariaBusy = "false";
+  await whileBusy(pressed, async () => {
+    const { order: fresh, problem } = await change(order, ...bodies).finally(() => busy.delete(orderID));
+    changed(fresh, problem, STATUS[fresh.status].toLowerCase());
   });
-  changed(fresh, problem, STATUS[fresh.status].toLowerCase());
 }
 
 /** Shows an order after a change, and says what the change did or why it failed. */

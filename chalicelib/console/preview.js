@@ -1,7 +1,8 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
-import { ApiError, get, post } from "./api.js";
+import { apiError, get, post } from "./api.js";
+import { ask } from "./ask.js";
 import { beanName, changeList, changeRow, changes, difference, path } from "./changes.js";
-import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part, traceLink } from "./dom.js";
+import { $, announce, badge as label, button, entitle, fillOnce, h, icon, part, traceLink, whileBusy } from "./dom.js";
 import { amounts, counted, now, number, size, time } from "./format.js";
 import { loaded, Poll } from "./listing.js";
 
@@ -181,8 +182,8 @@ const decision = (words, ...buttons) => [
     ),
   ),
 ];
-const primary = (text, work, body = {}) =>
-  button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
+const primary = (text, work, body) =>
+  button(text, ({ currentTarget }) => whileBusy(currentTarget, () => act(work, body)), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
@@ -211,66 +212,51 @@ const DECISIONS = {
       : [],
 };
 
-/** Requests `work` on an upload, and then calls `done`. Repeating the request is safe. */
-async function request(pressed, id, work, body, problem, done) {
-  if (pressed.ariaBusy === "true") return;
-  pressed.ariaBusy = "true";
-  const shown = opened;
+/** Requests `work` on an upload. Repeating the request is safe. */
+const request = (id, work, body = {}) => post(`${path(id)}/${work}`, body, { again: true });
+
+async function act(work, body) {
+  const [shown, problem] = [opened, $("upload-problem")];
   problem.textContent = "";
   try {
-    const answer = await post(`${path(id)}/${work}`, body, { again: true });
-    if (shown === opened) done(answer);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    if (shown === opened) problem.textContent = error.message;
-  } finally {
-    pressed.ariaBusy = "false";
-  }
-}
-
-async function act(pressed, work, body) {
-  await request(pressed, opened, work, body, $("upload-problem"), (answer) => {
+    const answer = await request(opened, work, body);
+    if (shown !== opened) return;
     upload = answer;
     show();
     $("upload-title").focus();
     scrollTo(0, 0);
-  });
+  } catch (error) {
+    const { message } = apiError(error);
+    if (shown === opened) problem.textContent = message;
+  }
   watch.now();
 }
 
-// --- Undo
-
-const dialog = $("undo");
-// Holds `{ uploadId, place, done }` while the dialog asks.
-let asked = null;
-
 /** Asks whether to undo an import. After the request, the element `place` gets the focus, and `done` is called. */
 export function askUndo({ uploadId, filename }, place, done) {
-  asked = { uploadId, place, done };
-  $("undo-about").replaceChildren(
-    h("b", filename),
-    ": beans that it changed get their earlier values back, and beans that it added are removed. " +
-      "Beans that somebody has changed since stay as they are, and the result names them.",
-  );
-  $("undo-problem").textContent = "";
-  openDialog(dialog);
-}
-
-$("undo-yes").addEventListener("click", ({ currentTarget }) => {
-  const { uploadId, place, done } = asked;
-  request(currentTarget, uploadId, "undo", {}, $("undo-problem"), (answer) => {
-    notice(answer);
-    dialog.close();
-    place.focus();
-    done();
+  const shown = opened;
+  ask({
+    title: "Undo this import?",
+    about: [
+      h("b", filename),
+      ": beans that it changed get their earlier values back, and beans that it added are removed. " +
+        "Beans that somebody has changed since stay as they are, and the result names them.",
+    ],
+    yes: "Undo the import",
+    work: () => request(uploadId, "undo"),
+    done: (answer) => {
+      if (shown !== opened) return;
+      notice(answer);
+      place.focus();
+      done();
+    },
   });
-});
+}
 
 export const preview = {
   /** Opens an upload. `known` is the upload as the list shows it, if the list shows it. */
   open(uploadId, known) {
     if (uploadId !== opened) {
-      dialog.close();
       upload = known ?? null;
       for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
       for (const place of ["state", "problem"]) $(`upload-${place}`).replaceChildren();
@@ -281,7 +267,6 @@ export const preview = {
     watch.start();
   },
   close() {
-    dialog.close();
     opened = null;
     watch.stop();
   },

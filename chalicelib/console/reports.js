@@ -1,10 +1,10 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
-import { ApiError, get, Submission } from "./api.js";
+import { apiError, get, Submission } from "./api.js";
 import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part, traceLink } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded, Poll } from "./listing.js";
 import { MachinePicture } from "./machine.js";
-import { asOf, bars, MODES, showStorage } from "./storage.js";
+import { result, showStorage } from "./storage.js";
 
 const SECONDS = 20;
 const SECONDS_RUNNING = 4;
@@ -30,18 +30,23 @@ const submission = new Submission("report");
 // Holds the failed report to request again.
 let again = null;
 
-form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
+form.addEventListener("change", () => {
+  $("report-mode").hidden = form.elements.kind.value !== "storage";
+  $("report-versions").hidden = form.elements.mode.value !== "listing";
+});
 onSubmit(form, async () => {
-  const { kind, mode, href } = again ?? Object.fromEntries(new FormData(form));
+  const asked = again ?? Object.fromEntries(new FormData(form));
+  const { kind, href } = asked;
   $("report-problem").textContent = "";
   try {
-    // The list of reports omits the mode.
-    const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
+    // The list of reports omits how to measure.
+    const { mode, versions } = kind === "inventory" || asked.mode ? asked : await get(href.slice(1));
+    const body = kind === "inventory" ? { kind } : { kind, mode };
+    if (mode === "listing" && versions) body.versions = true;
     const { reportId } = await submission.send("create_report", body);
     location.hash = `#reports/${reportId}`;
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    $("report-problem").textContent = error.message;
+    $("report-problem").textContent = apiError(error).message;
   }
 });
 
@@ -190,15 +195,12 @@ async function renewLink(button) {
 }
 
 function summary() {
-  const { summary: result } = report;
-  if (!result) return [];
-  if (report.kind === "storage") {
-    const about = h("p", MODES[result.mode], ", ", ...asOf(result), ".");
-    return [part("summary", "Buckets", about, ...bars(result))];
-  }
-  const totals = { Beans: result.rows, Suppliers: result.suppliers, "In stock": result.quantity };
+  const found = report.summary;
+  if (!found) return [];
+  if (report.kind === "storage") return [part("summary", "Buckets", ...result(found))];
+  const totals = { Beans: found.rows, Suppliers: found.suppliers, "In stock": found.quantity };
   const tiles = Object.entries(totals).map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
-  const { low, changes } = result;
+  const { low, changes } = found;
   const since = changes?.since ? ["Since the report of ", time(changes.since), ": "] : [];
   return [
     low && part("low", "Low in stock", ...lowBeans(low)),

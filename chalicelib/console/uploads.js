@@ -1,5 +1,5 @@
 /** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. */
-import { ApiError, get, post } from "./api.js";
+import { ApiError, apiError, get, post } from "./api.js";
 import { $, announce, button, h, icon, isChanged, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { MINUTE, number, now, size, time } from "./format.js";
@@ -66,9 +66,8 @@ async function send(sending) {
       location.hash = `#uploads/${sending.uploadId}`;
     else list.refresh();
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    sending.error = apiError(error);
     sending.step = "failed";
-    sending.error = error;
     announce(`${sending.file.name}: ${error.message}`);
   }
   showSendings();
