@@ -5,20 +5,19 @@
 const MOST_SECONDS = 15;
 const PATIENCE_SECONDS = 10;
 
-const listeners = [];
 let back = Promise.withResolvers();
 // The state is "connected", "lost" while waiting for the next attempt to connect, or "asking" during an attempt.
 let state = "connected";
 let losses = 0;
-let timer;
+let timer, listener;
 
-/** Calls `listener` with the seconds until the next attempt, 0 during an attempt, or null after reconnecting. */
-export const onConnection = (listener) => listeners.push(listener);
+/** Calls `given` with the seconds until the next attempt, 0 during an attempt, or null after reconnecting. */
+export const onConnection = (given) => (listener = given);
 
 function become(next, seconds) {
   state = next;
   clearTimeout(timer);
-  listeners.forEach((listener) => listener(seconds));
+  listener?.(seconds);
 }
 
 export function reportLost() {

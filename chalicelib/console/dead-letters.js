@@ -2,7 +2,7 @@
 import { ApiError, apiError, get, post } from "./api.js";
 import { ask } from "./ask.js";
 import { countLetters } from "./counts.js";
-import { $, choice, h, icon, keyed } from "./dom.js";
+import { $, addChips, h, icon, keyed } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { iconOf, KINDS, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
 import { empty, loaded, Poll } from "./listing.js";
@@ -31,7 +31,7 @@ const poll = new Poll(async (signal, retry) => {
 function show({ deadLetters, total }) {
   const counts = Map.groupBy(deadLetters, (letter) => (letter.kind in KINDS ? letter.kind : "unknown"));
   if (!counts.has(kind)) kind = "";
-  showKinds(counts, deadLetters.length);
+  showKinds(counts, deadLetters);
   const listed = kind ? counts.get(kind) : deadLetters;
   countLetters(total);
   if (!total) empty(state, "No dead letters", "Nothing waits for a person.");
@@ -44,23 +44,19 @@ function show({ deadLetters, total }) {
   keyed($("dead-letters-list"), listed, (letter) => letter.id, makeLetter, updateLetter);
 }
 
+addChips("dead-letters-kinds", { "": ["all", "letter"], ...KINDS }, (chosen) => {
+  kind = chosen;
+  show(shown);
+});
+
 function showKinds(counts, all) {
   $("dead-letters-kinds").hidden = counts.size < 2;
-  const names = ["", ...Object.keys(KINDS).filter((name) => counts.has(name))];
-  keyed($("dead-letters-chips"), names, String, makeChip, (chip, name) => {
-    chip.firstElementChild.checked = name === kind;
-    chip.querySelector("bdi").textContent = number(name ? counts.get(name).length : all);
-  });
-}
-
-function makeChip(name) {
-  const [many, drawing] = name ? KINDS[name] : ["all", "letter"];
-  const choose = () => {
-    kind = name;
-    show(shown);
-  };
-  const properties = { name: "dead-letters-kind", value: name, onchange: choose };
-  return choice(properties, icon(drawing), h("span.kind", many), " ", h("bdi.soft"));
+  for (const chip of $("dead-letters-kinds").elements) {
+    const letters = chip.value ? counts.get(chip.value) : all;
+    chip.parentElement.hidden = !letters;
+    chip.checked = chip.value === kind;
+    chip.parentElement.querySelector("bdi").textContent = ` ${number(letters?.length ?? 0)}`;
+  }
 }
 
 function makeLetter(letter) {
@@ -154,7 +150,10 @@ async function redrive(letter) {
     if (letter && !answer.redriven) tell(false, answer.kept[0] ? NOT_PUT_BACK + answer.kept[0].why : NOT_FOUND);
     else tell(!answer.kept.length, `${words.filter(Boolean).join(", ")}.${next}`);
   } catch (error) {
-    tell(false, apiError(error).status ? error.message : `${error.message} The messages in the list below were not put back.`);
+    tell(
+      false,
+      apiError(error).status ? error.message : `${error.message} The messages in the list below were not put back.`,
+    );
   } finally {
     buttons.forEach((button) => (button.disabled = false));
     isWorking = false;
@@ -185,7 +184,7 @@ async function discard({ id }) {
   if (!discarded) throw new ApiError(0, NOT_FOUND);
 }
 
-$("redrive-all").addEventListener("click", () => askRedrive(null));
+$("redrive-all").onclick = () => askRedrive(null);
 
 export const deadLetters = {
   needs: "managers",

@@ -1,4 +1,6 @@
 /** Creates and updates HTML and SVG elements. Text is never parsed as HTML. */
+const isSet = (value) => (value ?? false) !== false;
+
 const maker =
   (create) =>
   (kind, ...given) => {
@@ -8,18 +10,17 @@ const maker =
     const hasProperties = Object.getPrototypeOf(given[0] ?? "") === Object.prototype;
     const properties = hasProperties ? given.shift() : {};
     for (const [name, value] of Object.entries(properties)) {
-      if (value === undefined || value === null || value === false) continue;
-      if (name === "text") element.textContent = value;
-      else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      if (!isSet(value)) continue;
+      if (name.startsWith("on")) element[name] = value;
       else element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...given.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    element.append(...given.flat().filter(isSet));
     return element;
   };
 
 /**
  * Returns an HTML element, as in `h("p.hint", "text", element)` or `h("a", { href, onclick }, …)`.
- * If the second argument is an object, it sets attributes and event listeners, and its key `text` sets the text.
+ * If the second argument is an object, it sets attributes and event handlers.
  */
 export const h = maker((tag) => document.createElement(tag));
 
@@ -45,6 +46,14 @@ export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(
 export const choice = (properties, ...content) =>
   h("label", h("input", { type: "radio", ...properties }), h("span", ...content));
 
+/** Adds a radio button for each `{ value: [name, icon] }` to a fieldset. `choose(value)` is called with each choice. */
+export function addChips(id, kinds, choose) {
+  for (const [value, [name, drawing]] of Object.entries(kinds)) {
+    const properties = { name: id, value, checked: !value, onchange: () => choose(value) };
+    $(id).append(choice(properties, icon(drawing), h("span.kind", name), h("bdi.soft")));
+  }
+}
+
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
@@ -52,14 +61,8 @@ export function link(url, ...children) {
   return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }
 
-const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
-
-export const config = {
-  cognitoEndpoint: meta("cognito-endpoint"),
-  clientId: meta("client-id"),
-  stage: meta("stage"),
-  version: meta("version"),
-};
+/** Returns a setting of the page. */
+export const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
 
 /** Links to the picture of all hops, which only the local stack has. */
 export const traceLink = (id) => {
@@ -77,7 +80,7 @@ export function entitle(heading, text) {
 export function announce(text) {
   const announcer = $("announcer");
   // Screen readers announce the same text again only if its element is new.
-  announcer.replaceChildren(h("p", { text }));
+  announcer.replaceChildren(h("p", text));
 }
 
 /**

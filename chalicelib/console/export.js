@@ -49,5 +49,5 @@ onSubmit($("export-form"), async () => {
 });
 
 const stop = () => controller?.abort(new ApiError(0, "Stopped. Nothing was saved."));
-$("export-stop").addEventListener("click", stop);
-dialog.addEventListener("close", stop);
+$("export-stop").onclick = stop;
+dialog.onclose = stop;

@@ -9,7 +9,7 @@ export function loading(state, what) {
 }
 
 export function empty(state, title, text) {
-  state.replaceChildren(h("div.empty", icon("cup"), h("p.title", title), h("p", { text })));
+  state.replaceChildren(h("div.empty", icon("cup"), h("p.title", title), h("p", text)));
 }
 
 /** Shows why `what` could not be loaded. If `stale` is true, older data is still visible. */
@@ -123,7 +123,7 @@ document.addEventListener("visibilitychange", () => polls.forEach((poll) => poll
 /**
  * Shows a list, newest first, that loads page by page and refreshes every few seconds.
  *
- * The elements of the list are `<id>-state`, `<id>-list` and, to load older items, the button `<id>-older`.
+ * The list, its state and the button to load older items replace the element `id`.
  * `load(parameters, signal)` returns a page as `{items, next}`, and `refreshed(arrived)` is called with the new items.
  * `make(item)` creates the element of an item, and `update(element, item)` fills it.
  * `seconds()` returns the refresh interval.
@@ -138,9 +138,14 @@ export class Listing {
 
   /** Takes `{ what, id, key, load, make, update, empty, seconds, refreshed }`. */
   constructor(given) {
-    const [state, list, older] = ["state", "list", "older"].map((part) => $(`${given.id}-${part}`));
+    const [state, list] = [h("div"), h("ul.rows")];
+    const older = h(
+      "p.more",
+      { hidden: true },
+      button(`Show older ${given.what}`, () => this.#more()),
+    );
+    $(given.id).replaceWith(state, list, older);
     this.#given = { ...given, state, list, older };
-    older?.addEventListener("click", () => this.#more());
     this.#poll = new Poll(async (signal, retry) => {
       const arrived = await this.#refresh(signal, retry);
       given.refreshed?.(arrived);
@@ -194,7 +199,7 @@ export class Listing {
 
   async #more() {
     const { older, load, what, state } = this.#given;
-    older.disabled = true;
+    older.firstChild.disabled = true;
     try {
       const page = await load({ next: this.#next });
       this.#items = [...this.items, ...this.#without(this.items, page.items)];
@@ -206,7 +211,7 @@ export class Listing {
     } catch (error) {
       failed(state, what, error, () => this.#more(), true);
     } finally {
-      older.disabled = false;
+      older.firstChild.disabled = false;
     }
   }
 
@@ -226,6 +231,6 @@ export class Listing {
     };
     keyed(list, this.#items, key, makeItem, update);
     if (!this.#items.length) empty(state, ...words());
-    if (older) older.hidden = !this.#next;
+    older.hidden = !this.#next;
   }
 }

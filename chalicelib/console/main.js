@@ -10,7 +10,7 @@
 import { onConnection, retry } from "./connection.js";
 import { look, startCounting } from "./counts.js";
 import { deadLetters } from "./dead-letters.js";
-import { $, announce, button, entitle, h, icon, config } from "./dom.js";
+import { $, announce, button, entitle, h, icon } from "./dom.js";
 import { refreshTimes } from "./format.js";
 import { inbox } from "./inbox.js";
 import { forbidden } from "./listing.js";
@@ -54,6 +54,7 @@ function route({ byHand = true } = {}) {
   else tabs[tab].close();
   look();
   const title = [...view.querySelectorAll("h1")].find((each) => each.checkVisibility());
+  title.tabIndex = -1;
   entitle(title, title.textContent);
   if (title !== shownTitle && byHand) {
     scrollTo(0, 0);
@@ -106,13 +107,11 @@ function showConnection(seconds) {
 // Without a final slash, the URL would differ from the base URL, and every `#tab` link would reload the page.
 if (location.href.split("#")[0] !== document.baseURI) history.replaceState(null, "", document.baseURI + location.hash);
 
-$("stage").textContent = config.stage;
-$("version").textContent = config.version;
-$("sign-out").addEventListener("click", signOut);
-document.querySelector(".skip").addEventListener("click", (event) => {
+$("sign-out").onclick = signOut;
+document.querySelector(".skip").onclick = (event) => {
   event.preventDefault();
   $("content").focus();
-});
+};
 addEventListener("hashchange", () => route());
 onConnection(showConnection);
 setInterval(() => document.hidden || refreshTimes(), 15_000);

@@ -86,7 +86,7 @@ function showProblems(problems) {
     $(id)?.remove();
     input.ariaInvalid = text ? "true" : null;
     input.setAttribute("aria-describedby", text ? id : "");
-    if (text) input.parentElement.append(h("p.problem", { id, text }));
+    if (text) input.parentElement.append(h("p.problem", { id }, text));
   }
   const others = messages.get(undefined) ?? [];
   $("order-problem").textContent = others
@@ -102,13 +102,13 @@ function showError({ status, problems, message }) {
 }
 
 // Enter places the order or saves the correction. Shift and Enter start a new line.
-note.addEventListener("keydown", (event) => {
+note.onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   note.form.requestSubmit();
-});
+};
 
-$("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
+$("order-add").onclick = () => addItem().querySelector("input").focus();
 
 // --- New order
 
@@ -130,8 +130,8 @@ function openForm(isOpen, takesFocus = true) {
   if (takesFocus) (form.checkVisibility() ? customer : opener).focus();
 }
 
-opener.addEventListener("click", () => openForm(!form.classList.contains("open")));
-form.addEventListener("input", () => keep("draft", readForm()));
+opener.onclick = () => openForm(!form.classList.contains("open"));
+form.oninput = () => keep("draft", readForm());
 restoreDraft();
 
 /** Calls `placed` with each order that the API has accepted. */

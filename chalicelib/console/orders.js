@@ -274,19 +274,19 @@ function showDay() {
 
 const [picker, search, said] = ["day", "search", "said"].map((part) => $(`orders-${part}`));
 // A year that is being typed has leading zeros.
-picker.addEventListener("change", () => picker.value > "1" && (location.hash = address("", { day: picker.value })));
-search.addEventListener("input", () => {
+picker.onchange = () => picker.value > "1" && (location.hash = address("", { day: picker.value }));
+search.oninput = () => {
   query = search.value.trim();
   said.textContent = "";
   history.replaceState(null, "", address());
   showDay();
   show();
-});
-$("orders-export").addEventListener("click", () => openExport(wantedDay()));
-done.addEventListener("toggle", () => {
+};
+$("orders-export").onclick = () => openExport(wantedDay());
+done.ontoggle = () => {
   show();
   poll.now();
-});
+};
 
 onPlaced((order) => {
   pending = [...pending, order].slice(-50);

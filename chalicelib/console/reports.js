@@ -19,6 +19,8 @@ const STATUS = {
   ABORTED: ["bad", "Stopped"],
 };
 
+const EXPIRED = "The link has expired. Make a new one.";
+
 const badgeOf = (status) => badge(...STATUS[status]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
@@ -30,10 +32,10 @@ const submission = new Submission("report");
 // Holds the failed report to request again.
 let again = null;
 
-form.addEventListener("change", () => {
+form.onchange = () => {
   $("report-mode").hidden = form.elements.kind.value !== "storage";
   $("report-versions").hidden = form.elements.mode.value !== "listing";
-});
+};
 onSubmit(form, async () => {
   const asked = again ?? Object.fromEntries(new FormData(form));
   const { kind, href } = asked;
@@ -68,7 +70,7 @@ const storagePoll = new Poll(async (signal, retry) => {
 
 const list = new Listing({
   what: "reports",
-  id: "reports",
+  id: "reports-list",
   key: (each) => each.href,
   load: async (parameters, signal) => {
     const { reports, next } = await get("reports", { kind: $("reports-kind").value, limit: 10, ...parameters }, signal);
@@ -103,7 +105,7 @@ function updateReport(element, report) {
   element.querySelector(".who").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
 
-$("reports-kind").addEventListener("change", () => list.reset());
+$("reports-kind").onchange = () => list.reset();
 
 // --- Report
 
@@ -135,7 +137,6 @@ function showReport(history) {
     $("report-body").replaceChildren(h("div", { id: "report-outcome" }), h("div", { id: "report-summary" }), progress);
   }
   picture.update(history);
-  fillOnce("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
   fillOnce("report-summary", JSON.stringify(report.summary), summary);
   tick();
 }
@@ -161,6 +162,11 @@ function outcome() {
     return [h("div.callout.bad", icon("alarm"), words, againButton(report))];
   }
   if (!report.url) return [h("p.callout", "This report has been deleted. Request a new one.")];
+  if (timeLeft() <= 0) {
+    const renew = button("Make a new link", () => renewLink(renew), "primary");
+    announce(EXPIRED);
+    return [h("div.card.link", h("p", renew), h("p.hint", EXPIRED))];
+  }
   const open = link(report.url, icon("out"), " Open the report");
   open.className = "button primary";
   const copy = button("Copy the link", () => copyLink(copy));
@@ -222,25 +228,16 @@ export function lowBeans({ count, limit, beans }) {
   ];
 }
 
+const timeLeft = () => Date.parse(report.expiresAt) - now();
+
 /** Updates the running time of the report and the remaining time of its link once a second. */
 function tick() {
   if (!report || document.hidden) return;
-  if (report.status === "RUNNING") showAbout();
+  const { status, error, url } = report;
+  if (status === "RUNNING") showAbout();
+  fillOnce("report-outcome", JSON.stringify([status, error, url, timeLeft() <= 0]), outcome);
   const expiry = $("report-expiry");
-  if (!expiry) return;
-  const left = Date.parse(report.expiresAt) - now();
-  const card = expiry.parentElement;
-  if (left > 0) {
-    expiry.textContent = `The link works for ${countdown(left)} more, for everyone who has it.`;
-  } else if (!card.classList.contains("ended")) {
-    card.classList.add("ended");
-    expiry.textContent = "The link has expired. Make a new one.";
-    const [open, copy, renew] = card.querySelector(".buttons").children;
-    open.remove();
-    copy.remove();
-    renew.className = "primary";
-    announce(expiry.textContent);
-  }
+  if (expiry) expiry.textContent = `The link works for ${countdown(timeLeft())} more, for everyone who has it.`;
 }
 
 let ticking;

@@ -8,21 +8,14 @@ const SHOWN = 8;
 // The list of reports omits the way to measure, so up to this many reports are read to find one report of each.
 const LOOKED_AT = 9;
 const DAY = 24 * HOUR;
-// The size of the picture of a bucket's growth, and its margin, in pixels.
-const [WIDTH, HEIGHT, MARGIN] = [96, 32, 3];
 
 const WAYS = {
   listing: "Counted object by object",
   versions: "Counted with old versions",
   metrics: "CloudWatch's daily figures",
 };
-// Maps each kind of part to its name, in the order of the bars.
-const PARTS = {
-  current: "current",
-  noncurrent: "old versions",
-  unfinishedUploads: "unfinished uploads",
-  deleteMarkers: "delete markers",
-};
+// Maps each kind of part that has a size to its name, in the order of the bars.
+const PARTS = { current: "current", noncurrent: "old versions", unfinishedUploads: "unfinished uploads" };
 
 // Reports of older versions have no `versions`.
 const wayOf = ({ mode, versions }) => (versions ? "versions" : mode);
@@ -83,16 +76,14 @@ export const result = (summary) => [h("p", WAYS[wayOf(summary)], ", ", ...asOf(s
 
 /** Returns the total size, the bars and the growth of a storage report. */
 function sizes(summary) {
-  const { buckets, errors, partial, growth } = summary;
+  const { buckets, errors, partial, growth, versions } = summary;
   const largest = Math.max(1, ...buckets.map(({ bytes }) => bytes));
-  const bars = buckets
-    .toSorted((one, other) => other.bytes - one.bytes)
-    .map((bucket) => h("li", ...bar(bucket, largest, summary)));
+  const bars = buckets.toSorted((one, other) => other.bytes - one.bytes).map((each) => bar(each, largest, summary));
   const reason = partial ? "The measurement ran out of time" : "Some buckets could not be read";
   const failures = errors.map((each) => h("li", h("b", each.bucket), `: ${each.error}`));
   return [
     h("p.lead", ...total(summary)),
-    legend(buckets),
+    versions && legend(),
     ...shortened("bars", bars),
     failures.length > 0 && h("div.callout.bad", h("div", h("p", h("b", reason)), h("ul", ...failures))),
     ...(growth ? grown(growth, summary) : []),
@@ -124,38 +115,36 @@ function total({ asOf, totalBytes, bucketCount, bucketsWithoutFigure: without, e
   ];
 }
 
+const stripe = (kind, x, width) => s(`rect.${kind}`, { x: `${x}%`, width: `${width}%`, height: "100%" });
+const stripes = (width, ...content) => s("svg.bar", { "aria-hidden": "true", width, height: 10 }, ...content);
+
 /** Returns what the colors of the bars mean. */
-function legend(buckets) {
-  const parts = buckets.flatMap((bucket) => bucket.parts ?? []).filter(({ bytes }) => bytes);
-  const kinds = Object.keys(PARTS).filter((name) => parts.some(({ kind }) => kind === name));
-  const square = (kind) => s(`rect.${kind}`, { width: 12, height: 12, rx: 3 });
-  const line = (kind) =>
-    h("li", s("svg.bar", { "aria-hidden": "true", width: 12, height: 12 }, square(kind)), PARTS[kind]);
-  return kinds.length > 0 && h("ul.legend", kinds.map(line));
-}
+const legend = () =>
+  h(
+    "ul.legend",
+    ...Object.entries(PARTS).map(([kind, name]) => h("li", stripes(10, stripe(kind, 0, 100)), ` ${name}`)),
+  );
 
 function bar({ name, bytes, objects, asOf, parts }, largest, summary) {
   const amount = asOf || bytes || Number.isInteger(objects) ? size(bytes) : "no figure";
   const count = Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : "";
-  const names = Object.keys(PARTS);
-  const sorted = parts?.toSorted((one, other) => names.indexOf(one.kind) - names.indexOf(other.kind));
+  const sorted = [...Object.keys(PARTS), "deleteMarkers"].flatMap((kind) =>
+    (parts ?? [{ kind: "current", bytes }]).filter((each) => each.kind === kind),
+  );
   let x = 0;
-  const stripe = ({ kind, bytes }) => {
-    const width = (100 * bytes) / largest;
-    x += width;
-    return s(`rect.${kind}`, { x: `${x - width}%`, width: `${width}%`, height: 10 });
-  };
-  const track = s("rect.track", { width: "100%", height: 10 });
-  const stripes = (sorted ?? [{ kind: "current", bytes }]).map(stripe);
-  return [
+  const bars = sorted.map(({ kind, bytes }) =>
+    stripe(kind, x, (100 * bytes) / largest, (x += (100 * bytes) / largest)),
+  );
+  return h(
+    "li",
     h("p", h("span", name), " ", h("span.soft", h("b", amount), count)),
-    s("svg.bar", { "aria-hidden": "true", width: "100%", height: 10 }, track, ...stripes),
-    sorted && h("p.hint", sorted.map((part) => partWords(part, summary)).join(" · ")),
-  ];
+    stripes("100%", stripe("track", 0, 100), ...bars),
+    parts && h("p.hint", sorted.map((each) => inWords(each, summary)).join(" · ")),
+  );
 }
 
 /** Returns text such as `1.0 GB in 4 unfinished uploads, the oldest 12 days old`. */
-function partWords({ kind, storageClass, bytes, count, oldest }, { asOf }) {
+function inWords({ kind, storageClass, bytes, count, oldest }, { asOf }) {
   if (kind === "deleteMarkers") return counted(count, "delete marker");
   const place = ["STANDARD", null].includes(storageClass) ? "" : ` in ${storageClass}`;
   if (kind !== "unfinishedUploads") return `${size(bytes)} ${PARTS[kind]}${place}`;
@@ -165,38 +154,38 @@ function partWords({ kind, storageClass, bytes, count, oldest }, { asOf }) {
 }
 
 /** Returns how much all buckets and single buckets have grown. */
-function grown({ days, lastReport, monthReport, sinceLast, sinceMonth, buckets }, summary) {
+function grown({ days, lastReport, monthReport, buckets, ...whole }, summary) {
   const change = (bytes) => {
     if (bytes === null) return "no figure";
     return bytes ? `${bytes > 0 ? "+" : "−"}${size(Math.abs(bytes))}` : "no change";
   };
-  const changes = (last, month) => [
-    ...(lastReport ? [h("b", change(last)), " since ", moment(lastReport, summary)] : []),
-    lastReport && monthReport && " · ",
-    ...(monthReport ? [h("b", change(month)), " in a month"] : []),
-  ];
-  const lines = buckets.map(({ name, sinceLast, sinceMonth, sizes }) =>
-    h("li", picture(days, sizes), h("div", h("p", name), h("p.hint", changes(sinceLast, sinceMonth)))),
-  );
-  return [h("h3", "Growth"), h("p.soft", "All buckets: ", changes(sinceLast, sinceMonth)), ...shortened("growth", lines)];
+  const changes = ({ sinceLast, sinceMonth }) =>
+    h(
+      "p.hint",
+      lastReport && [h("b", change(sinceLast)), " since ", moment(lastReport, summary)],
+      lastReport && monthReport && " · ",
+      monthReport && [h("b", change(sinceMonth)), " in a month"],
+    );
+  const lines = buckets.map((each) => h("li", line(days, each.sizes), h("div", h("p", each.name), changes(each))));
+  return [h("h3", "Growth"), changes(whole), ...shortened("growth", lines)];
 }
 
 /** Returns a small line of a bucket's sizes. Days without a figure are gaps. */
-function picture(days, sizes) {
-  const dates = days.map((day) => Date.parse(day) / DAY);
+function line(days, sizes) {
+  const dates = days.map((day) => (Date.parse(day) - Date.parse(days[0])) / DAY);
   const known = sizes.filter((bytes) => bytes !== null);
-  const [least, most] = [Math.min(...known), Math.max(...known)];
-  const share = (value, low, high) => (value - low) / (high - low || 1);
-  let d = "";
-  sizes.forEach((bytes, index) => {
-    if (bytes === null) return;
-    const x = MARGIN + (WIDTH - 2 * MARGIN) * share(dates[index], dates[0], dates.at(-1));
-    const y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * share(bytes, least, most);
-    const hasBefore = typeof sizes[index - 1] === "number" && dates[index] - dates[index - 1] === 1;
+  const [most, last] = [Math.max(...known), dates.at(-1)];
+  const points = sizes.map((bytes, index) => {
+    if (bytes === null) return "";
+    const hasBefore = index && sizes[index - 1] !== null && dates[index] - dates[index - 1] === 1;
     // A line of length 0 is a dot, for a day between two gaps.
-    d += `${hasBefore ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}h0`;
+    return `${hasBefore ? "L" : "M"}${dates[index]} ${most - bytes}h0`;
   });
-  const figures = `${counted(known.length, "daily figure")} in ${counted(dates.at(-1) - dates[0] + 1, "day")}`;
-  const label = known.length ? `${size(known[0])} to ${size(known.at(-1))}, ${figures}` : "no figure";
-  return s("svg", { role: "img", "aria-label": label, width: WIDTH, height: HEIGHT }, s("path", { d }));
+  const viewBox = `0 0 ${last || 1} ${most - Math.min(...known) || 1}`;
+  const label = `${size(known[0])} to ${size(known.at(-1))}, ${counted(known.length, "figure")} in ${last + 1} days`;
+  return s(
+    "svg",
+    { role: "img", "aria-label": known.length ? label : "no figure", viewBox, preserveAspectRatio: "none" },
+    s("path", { d: points.join("") }),
+  );
 }

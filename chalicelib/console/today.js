@@ -31,7 +31,7 @@ const poll = new Poll(async (signal, retry) => {
 
 const news = new Listing({
   what: "news",
-  id: "today-news",
+  id: "today-news-list",
   key: (each) => each.messageId,
   load: async (_, signal) => {
     const page = await notifications({ limit: MESSAGES }, signal);
@@ -69,7 +69,7 @@ function showTotals({ orders, reports, uploads, failures }) {
     ["dead-letters", "Failures", atLeast(failed, failures), failed ? "" : "none", problems.filter(Boolean).join(", ")],
   ];
   const make = ([tab, title]) => {
-    const name = tab === "orders" || person()?.isManager ? h("a.whole", { href: `#${tab}`, text: title }) : title;
+    const name = tab === "orders" || person()?.isManager ? h("a.whole", { href: `#${tab}` }, title) : title;
     return h("div", h("dt", name), h("dd"), h("dd.note"), h("dd.note.problem"));
   };
   const update = (tile, [tab, , ...texts]) => {
@@ -81,7 +81,7 @@ function showTotals({ orders, reports, uploads, failures }) {
 
 function stock() {
   const { lowStock: low } = figures;
-  const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href, text }) : other);
+  const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href }, text) : other);
   const content = low
     ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt), "."]
     : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
@@ -123,10 +123,10 @@ function showChart(orders) {
       s(
         "rect",
         { class: kind, x, width, y, height, rx: Math.min(4, height / 2) },
-        count !== null && s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
+        count !== null && s("title", `${hour(start)}: ${counted(count, "order")}`),
       ),
-      count > 0 && s("text.number", { x: middle, y: y - 6, text: number(count) }),
-      s("text", { x: middle, y: BASE + 20, class: index % every ? "between" : null, text: hour(start) }),
+      count > 0 && s("text.number", { x: middle, y: y - 6 }, number(count)),
+      s("text", { x: middle, y: BASE + 20, class: index % every ? "between" : null }, hour(start)),
     ];
   });
   const values = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);

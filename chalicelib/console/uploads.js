@@ -84,16 +84,16 @@ function transfer(sending, { url, fields }) {
   body.append("file", sending.file);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.upload.addEventListener("progress", ({ loaded, total }) => {
+    request.upload.onprogress = ({ loaded, total }) => {
       sending.sent = loaded / total;
       showSendings();
-    });
-    request.addEventListener("load", () => {
+    };
+    request.onload = () => {
       reportAnswer();
       if (request.status < 300) resolve();
       else reject(new ApiError(request.status, refusal(request)));
-    });
-    request.addEventListener("error", () => reject(new TypeError("no response")));
+    };
+    request.onerror = () => reject(new TypeError("no response"));
     request.open("POST", url);
     request.send(body);
   });
@@ -151,11 +151,11 @@ function updateSending(element, sending) {
   else outcome.replaceChildren();
 }
 
-input.addEventListener("change", () => {
+input.onchange = () => {
   choose(input.files);
   // If the input is not cleared, choosing the same file again fires no change event.
   input.value = "";
-});
+};
 
 function drag(event) {
   const { type, target, dataTransfer } = event;
@@ -174,7 +174,7 @@ for (const type of ["dragover", "dragleave", "drop"]) addEventListener(type, dra
 
 const list = new Listing({
   what: "uploads",
-  id: "uploads",
+  id: "uploads-list",
   key: (each) => each.uploadId,
   load: async (parameters, signal) => {
     const { uploads, next } = await get("uploads", { limit: 25, ...parameters }, signal);
