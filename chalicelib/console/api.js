@@ -1,5 +1,5 @@
 /** Sends requests to the API, with tokens, retries, time limits and idempotency keys. */
-import { reportAnswer, reportLost, untilConnected } from "./connection.js";
+import { pause, reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { serverTime } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { renew, token } from "./sign-in.js";
@@ -96,13 +96,6 @@ function send(method, path, body, key, idToken, signal, again) {
  */
 const isConnection = (error) =>
   error instanceof TypeError || error instanceof SyntaxError || ["TimeoutError", "AbortError"].includes(error.name);
-
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => reject(signal.reason));
-  });
-}
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 

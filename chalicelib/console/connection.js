@@ -44,13 +44,16 @@ function release() {
   back = Promise.withResolvers();
 }
 
-/** Returns a promise that resolves when the connection is back. The caller can then retry its request. */
-export function untilConnected(signal) {
-  return new Promise((resolve, reject) => {
-    back.promise.then(resolve);
+const unlessAborted = (signal, start) =>
+  new Promise((resolve, reject) => {
+    start(resolve);
     signal?.addEventListener("abort", () => reject(signal.reason));
   });
-}
+
+/** Returns a promise that resolves when the connection is back. The caller can then retry its request. */
+export const untilConnected = (signal) => unlessAborted(signal, (resolve) => back.promise.then(resolve));
+
+export const pause = (milliseconds, signal) => unlessAborted(signal, (resolve) => setTimeout(resolve, milliseconds));
 
 /** Checks immediately whether the API can be reached. */
 export async function retry() {

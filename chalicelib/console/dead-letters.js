@@ -1,6 +1,7 @@
 /** Shows the Dead letters tab. The tab lists failed messages, puts them back to be processed again, or discards them. */
 import { ApiError, apiError, get, post } from "./api.js";
 import { ask } from "./ask.js";
+import { pause } from "./connection.js";
 import { countLetters } from "./counts.js";
 import { $, addChips, h, icon, keyed } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
@@ -19,9 +20,8 @@ const NOT_PUT_BACK = "It could not be put back: ";
 // Maps the id of a dead letter to the reason why it could not be put back.
 const failures = new Map();
 
-const state = $("dead-letters-state");
 const poll = new Poll(async (signal, retry) => {
-  const place = { state, what: "dead letters", isVisible: shown !== null, retry, signal };
+  const place = { id: "dead-letters", isVisible: shown, retry, signal };
   shown = await loaded(place, () => get("dead-letters", { limit: 100 }, signal));
   show(shown);
   showHandled(shown.handled);
@@ -34,7 +34,7 @@ function show({ deadLetters, total }) {
   showKinds(counts, deadLetters);
   const listed = kind ? counts.get(kind) : deadLetters;
   countLetters(total);
-  if (!total) empty(state, "No dead letters", "Nothing waits for a person.");
+  if (!total) empty($("dead-letters-state"), "No dead letters", "Nothing waits for a person.");
   const isCut = total > deadLetters.length;
   const amount = kind || isCut ? listed.length : total;
   const whole = amount ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.` : "";
@@ -106,7 +106,7 @@ async function send(path, body) {
   const isEmpty = ({ redriven, discarded, kept }) => !redriven && !discarded && !kept?.length;
   const answer = await post(path, body);
   if (!body.ids || !isEmpty(answer)) return answer;
-  await new Promise((resolve) => setTimeout(resolve, HIDDEN_MILLISECONDS));
+  await pause(HIDDEN_MILLISECONDS);
   return post(path, body);
 }
 

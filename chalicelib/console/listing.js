@@ -46,10 +46,11 @@ export function forbidden(state, what) {
 }
 
 /**
- * Returns the result of `load`. Until then, the element `state` shows that `what` is loading, or why loading failed.
+ * Returns the result of `load`. Until then, the element `<id>-state` or `state` shows that it loads, or why it failed.
  * If `isVisible` is true, older data is visible meanwhile.
  */
-export async function loaded({ state, what, isVisible, retry, signal }, load) {
+export async function loaded({ id, what = id.replace("-", " "), isVisible, retry, signal, ...given }, load) {
+  const state = given.state ?? $(`${id}-state`);
   if (!isVisible && !state.childElementCount) loading(state, what);
   try {
     const answer = await load();

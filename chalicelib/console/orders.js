@@ -110,8 +110,7 @@ const poll = new Poll(async (signal, retry) => {
     showDay();
     show();
   }
-  const place = { state: $("orders-state"), what: "orders", isVisible: isLoaded, retry, signal };
-  await loaded(place, async () => {
+  await loaded({ id: "orders", isVisible: isLoaded, retry, signal }, async () => {
     await load(signal);
     show(true);
     if (polls % 15 === 0) await lookBack(signal);

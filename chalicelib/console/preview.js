@@ -78,7 +78,7 @@ let opened = null;
 let upload = null;
 
 const watch = new Poll(async (signal, retry) => {
-  const place = { state: $("upload-state"), what: "upload", isVisible: upload !== null, retry, signal };
+  const place = { id: "upload", isVisible: upload, retry, signal };
   ({ upload } = await loaded(place, () => get(path(opened), { limit: 1 }, signal)));
   show();
   return isMoving(upload) ? SECONDS_MOVING : SECONDS;

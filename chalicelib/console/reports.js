@@ -117,7 +117,7 @@ const watch = new Poll(async (signal, retry) => {
   const wasRunning = report?.status === "RUNNING";
   // The id in the page's address may already be escaped.
   const path = `reports/${encodeURIComponent(opened).replaceAll("%25", "%")}`;
-  const place = { state: $("report-state"), what: "report", isVisible: report !== null, retry, signal };
+  const place = { id: "report", isVisible: report, retry, signal };
   let history;
   [report, history] = await loaded(place, () =>
     Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]),

@@ -7,6 +7,7 @@
  *
  * On `channel`, new tabs send `"who?"`, tabs send a new or requested session, and `"out"` ends all sessions.
  */
+import { pause } from "./connection.js";
 import { $, announce, onSubmit, openDialog, meta } from "./dom.js";
 import { forget, keep, recall } from "./kept.js";
 
@@ -299,7 +300,7 @@ async function leave() {
   if (ended?.refresh) {
     // The browser forgets the refresh token even if the user pool cannot revoke it.
     const revoked = ask("RevokeToken", { Token: ended.refresh }).catch(() => {});
-    await Promise.race([revoked, new Promise((resolve) => setTimeout(resolve, 3000))]);
+    await Promise.race([revoked, pause(3000)]);
   }
   location.replace(document.baseURI);
 }

@@ -38,10 +38,9 @@ async function newestOfEachWay(signal) {
 
 /** Shows the newest figures of each way to measure. */
 export async function showStorage(signal, retry) {
-  const place = { state: $("storage-state"), what: "storage", isVisible: chosen, retry, signal };
-  newest = await loaded(place, () => newestOfEachWay(signal));
+  newest = await loaded({ id: "storage", isVisible: chosen, retry, signal }, () => newestOfEachWay(signal));
   if (!newest[chosen]) [chosen = null] = Object.keys(newest);
-  if (!chosen) empty(place.state, "Nothing measured yet", "Request a storage report to see the buckets here.");
+  if (!chosen) empty($("storage-state"), "Nothing measured yet", "Request a storage report to see the buckets here.");
   const make = () => [ways(), h("div", { id: "storage-bars" }, ...sizes(newest[chosen]))];
   fillOnce("storage", JSON.stringify(newest), () => (chosen ? make() : []));
 }

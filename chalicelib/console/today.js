@@ -19,7 +19,7 @@ const HEIGHT = 172;
 let figures = null;
 
 const poll = new Poll(async (signal, retry) => {
-  const place = { state: $("today-state"), what: "figures", isVisible: figures !== null, retry, signal };
+  const place = { id: "figures", isVisible: figures, retry, signal };
   figures = await loaded(place, () => get("today", { since: midnight().toISOString() }, signal));
   $("today-figures").hidden = false;
   showTotals(figures);
