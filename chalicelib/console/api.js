@@ -22,9 +22,9 @@ export function apiError(error) {
 }
 
 /** Sends a GET request. Leaves out `parameters` without a value. A page of a CSV file is returned as `{ blob, next }`. */
-export function get(path, parameters = {}, signal = undefined, isCsv = false) {
+export function get(path, parameters = {}, signal = undefined) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
-  return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal, isCsv });
+  return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
 }
 
 /**
@@ -36,14 +36,14 @@ export const post = (path, body, { key, again = Boolean(key) } = {}) => request(
 /** Sends a PATCH request with an Idempotency-Key, and retries until the API responds. */
 export const patch = (path, body) => request("PATCH", path, { body, key: newKey() });
 
-async function request(method, path, { body, key, signal, again = true, isCsv = false }) {
+async function request(method, path, { body, key, signal, again = true }) {
   for (let tries = 1, renewed = false; ;) {
     let idToken, response, answer;
     try {
       idToken = await token();
       response = await send(method, path, body, key, idToken, signal, again);
       const { headers } = response;
-      if (isCsv && response.ok && headers.get("content-type")?.startsWith("text/csv"))
+      if (headers.get("content-type")?.startsWith("text/csv"))
         answer = { blob: await response.blob(), next: headers.get("x-next") };
       else answer = await response.json();
       reportAnswer();

@@ -1,6 +1,6 @@
 /** Asks a question in a dialog before something happens that is hard to reverse. */
 import { apiError } from "./api.js";
-import { $, openDialog, whileBusy } from "./dom.js";
+import { $, openDialog, put, whileBusy } from "./dom.js";
 
 const [dialog, title, about, text, problem, yes, no] = [
   ...["", "-title", "-about", "-text", "-problem", "-yes", "-no"].map((part) => $(`ask${part}`)),
@@ -14,8 +14,8 @@ let asked;
 export function ask(question) {
   asked = question;
   title.textContent = question.title;
-  about.replaceChildren(...question.about);
-  text.replaceChildren(...(question.text ?? []));
+  put(about, question.about);
+  put(text, question.text);
   problem.textContent = "";
   yes.textContent = question.yes;
   yes.className = question.isDangerous ? "danger" : "primary";

@@ -3,7 +3,7 @@ import { ApiError, apiError, get, post } from "./api.js";
 import { ask } from "./ask.js";
 import { pause } from "./connection.js";
 import { countLetters } from "./counts.js";
-import { $, addChips, h, icon, keyed } from "./dom.js";
+import { $, addChips, h, icon, keyed, put } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { iconOf, KINDS, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
 import { empty, loaded, Poll } from "./listing.js";
@@ -93,7 +93,7 @@ const outcome = $("redrive-outcome");
 /** Asks first. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
 function askFirst(question) {
   poll.stop();
-  outcome.replaceChildren();
+  put(outcome);
   ask({ ...question, closed: resume });
 }
 
@@ -114,7 +114,7 @@ const NOT_FOUND = "This dead letter was not found. Another person may have put i
 
 /** Shows the outcome of a request above the list. */
 function tell(isGood, words) {
-  outcome.replaceChildren(h(`p.callout.${isGood ? "good" : "bad"}`, words));
+  put(outcome, h(`p.callout.${isGood ? "good" : "bad"}`, words));
   $("dead-letters-title").focus();
 }
 
@@ -137,7 +137,7 @@ async function redrive(letter) {
   isWorking = true;
   const buttons = document.querySelectorAll("#redrive-all, #dead-letters-list button");
   buttons.forEach((button) => (button.disabled = true));
-  outcome.replaceChildren(h("p.callout", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
+  put(outcome, h("p.callout", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
   try {
     const answer = await send("dead-letters/redrive", letter ? { ids: [letter.id] } : kind ? { kind } : {});
     for (const { id, why } of answer.kept) failures.set(id, why);
@@ -170,7 +170,7 @@ function askDiscard(letter) {
       h("b", titleOf(letter)),
       " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
     ],
-    text: messageOf(letter).filter(Boolean),
+    text: messageOf(letter),
     yes: "Discard",
     isDangerous: true,
     work: () => discard(letter),
@@ -190,7 +190,7 @@ export const deadLetters = {
   needs: "managers",
   open() {
     isOpen = true;
-    outcome.replaceChildren();
+    put(outcome);
     poll.start();
   },
   close() {

@@ -1,6 +1,9 @@
 /** Creates and updates HTML and SVG elements. Text is never parsed as HTML. */
 const isSet = (value) => (value ?? false) !== false;
 
+/** Replaces the content of an element. Content can be elements, text, nested arrays, and gaps: null, undefined or false. */
+export const put = (element, ...content) => element.replaceChildren(...content.flat(Infinity).filter(isSet));
+
 const maker =
   (create) =>
   (kind, ...given) => {
@@ -14,7 +17,7 @@ const maker =
       if (name.startsWith("on")) element[name] = value;
       else element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...given.flat().filter(isSet));
+    put(element, given);
     return element;
   };
 
@@ -44,7 +47,7 @@ export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(
 
 /** Returns a radio button with its label. */
 export const choice = (properties, ...content) =>
-  h("label", h("input", { type: "radio", ...properties }), h("span", ...content));
+  h("label", h("input", { type: "radio", ...properties }), h("span", content));
 
 /** Adds a radio button for each `{ value: [name, icon] }` to a fieldset. `choose(value)` is called with each choice. */
 export function addChips(id, kinds, choose) {
@@ -57,8 +60,8 @@ export function addChips(id, kinds, choose) {
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
-  if (!safe) return h("span", ...children);
-  return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
+  if (!safe) return h("span", children);
+  return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, children);
 }
 
 /** Returns a setting of the page. */
@@ -80,7 +83,7 @@ export function entitle(heading, text) {
 export function announce(text) {
   const announcer = $("announcer");
   // Screen readers announce the same text again only if its element is new.
-  announcer.replaceChildren(h("p", text));
+  put(announcer, h("p", text));
 }
 
 /**
@@ -116,12 +119,12 @@ export function isChanged(element, state) {
 
 /** Replaces the content of the element `id` only if `state` has changed. */
 export function fillOnce(id, state, make) {
-  if (isChanged($(id), state)) $(id).replaceChildren(...make().filter(Boolean));
+  if (isChanged($(id), state)) put($(id), make());
 }
 
 /** Returns an HTML section with a heading. */
 export const part = (id, title, ...content) =>
-  h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title`, tabindex: -1 }, title), ...content);
+  h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title`, tabindex: -1 }, title), content);
 
 /** Opens a dialog. The user can close the dialog with Escape, a click outside the dialog, or a `data-close` button. */
 export function openDialog(dialog) {

@@ -24,7 +24,7 @@ async function save() {
   let [bytes, next] = [0];
   do {
     state.textContent = `Loading orders, ${size(bytes)} so far …`;
-    const page = await get("orders.csv", { ...range(first, last), next }, signal, true);
+    const page = await get("orders.csv", { ...range(first, last), next }, signal);
     blobs.push(page.blob);
     bytes += page.blob.size;
     if (bytes > MOST_BYTES) throw new ApiError(0, "The file is too large. Choose fewer days.");

@@ -97,10 +97,10 @@ function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
   for (const line of inZone(text).split("\n")) {
-    if (!line.startsWith("- ")) parts.append(h("p", ...linked(line, links)));
+    if (!line.startsWith("- ")) parts.append(h("p", linked(line, links)));
     else {
       if (parts.lastChild?.tagName !== "UL") parts.append(h(facts.bad ? "ul.bad" : "ul"));
-      parts.lastChild.append(h("li", ...linked(line.slice(2), links)));
+      parts.lastChild.append(h("li", linked(line.slice(2), links)));
     }
   }
   return parts;

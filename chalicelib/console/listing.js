@@ -1,15 +1,15 @@
 /** Repeats requests, shows paged lists, and explains why a list is loading, empty, failed or forbidden. */
 import { apiError } from "./api.js";
-import { $, announce, button, h, icon, keyed } from "./dom.js";
+import { $, announce, button, h, icon, keyed, put } from "./dom.js";
 import { person, refresh } from "./sign-in.js";
 
 export function loading(state, what) {
   const lines = [1, 2, 3].map(() => h("li"));
-  state.replaceChildren(h("p.unseen", `Loading ${what} …`), h("ul.bones", { "aria-hidden": "true" }, ...lines));
+  put(state, h("p.unseen", `Loading ${what} …`), h("ul.bones", { "aria-hidden": "true" }, lines));
 }
 
 export function empty(state, title, text) {
-  state.replaceChildren(h("div.empty", icon("cup"), h("p.title", title), h("p", text)));
+  put(state, h("div.empty", icon("cup"), h("p.title", title), h("p", text)));
 }
 
 /** Shows why `what` could not be loaded. If `stale` is true, older data is still visible. */
@@ -22,9 +22,7 @@ export function failed(state, what, error, retry, stale = false) {
   // Screen readers would repeat an alert that is created again.
   if (state.firstElementChild?.dataset.problem === text) return;
   const attributes = { role: "alert", "data-problem": text };
-  state.replaceChildren(
-    h("div.callout.bad", attributes, icon("alarm"), h("p", text), button("Try again", retry, "quiet")),
-  );
+  put(state, h("div.callout.bad", attributes, icon("alarm"), h("p", text), button("Try again", retry, "quiet")));
 }
 
 /** Shows that only managers may see `what`, or that the permissions of the user have changed. */
@@ -34,7 +32,8 @@ export function forbidden(state, what) {
   const words = isStaff
     ? `You are signed in as staff. Staff can place orders and read the inbox. The ${what} are for managers.`
     : "The API refused this request. Your permissions have changed. Ask an administrator for access.";
-  state.replaceChildren(
+  put(
+    state,
     h(
       "div.empty",
       icon("lock"),
@@ -54,7 +53,7 @@ export async function loaded({ id, what = id.replace("-", " "), isVisible, retry
   if (!isVisible && !state.childElementCount) loading(state, what);
   try {
     const answer = await load();
-    state.replaceChildren();
+    put(state);
     return answer;
   } catch (error) {
     if (!signal?.aborted) failed(state, what, error, retry, isVisible);
@@ -130,15 +129,19 @@ document.addEventListener("visibilitychange", () => polls.forEach((poll) => poll
  * `seconds()` returns the refresh interval.
  * If the list is empty, it shows the title and the text that `empty()` returns.
  */
-export class Listing {
+export class Listing extends Poll {
   #given;
-  #poll;
   #items = null;
   #next = null;
   #hasOlder = false;
 
   /** Takes `{ what, id, key, load, make, update, empty, seconds, refreshed }`. */
   constructor(given) {
+    super(async (signal, retry) => {
+      const arrived = await this.#refresh(signal, retry);
+      given.refreshed?.(arrived);
+      return given.seconds();
+    });
     const [state, list] = [h("div"), h("ul.rows")];
     const older = h(
       "p.more",
@@ -147,24 +150,6 @@ export class Listing {
     );
     $(given.id).replaceWith(state, list, older);
     this.#given = { ...given, state, list, older };
-    this.#poll = new Poll(async (signal, retry) => {
-      const arrived = await this.#refresh(signal, retry);
-      given.refreshed?.(arrived);
-      return given.seconds();
-    });
-  }
-
-  start() {
-    this.#poll.start();
-  }
-
-  stop() {
-    this.#poll.stop();
-  }
-
-  /** Reloads the first page, and keeps the older ones. */
-  refresh() {
-    this.#poll.now();
   }
 
   get items() {
@@ -175,9 +160,9 @@ export class Listing {
   reset() {
     this.#items = null;
     this.#hasOlder = false;
-    this.#given.list.replaceChildren();
+    put(this.#given.list);
     this.#given.older.hidden = true;
-    this.refresh();
+    this.now();
   }
 
   async #refresh(signal, retry) {
@@ -207,7 +192,7 @@ export class Listing {
       this.#next = page.next;
       this.#hasOlder = true;
       this.#show([]);
-      state.replaceChildren();
+      put(state);
       announce(`${page.items.length} older ${what} shown.`);
     } catch (error) {
       failed(state, what, error, () => this.#more(), true);

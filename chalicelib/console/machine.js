@@ -5,7 +5,7 @@
  * The picture runs from left to right on a wide page, and from top to bottom on a narrow page.
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
-import { button, h, isChanged, keyed, s } from "./dom.js";
+import { button, h, isChanged, keyed, put, s } from "./dom.js";
 import { counted, duration, now } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
@@ -148,7 +148,13 @@ export class MachinePicture {
     // The picture shrinks with the page, but only while its text remains large enough to read.
     this.svg.style.width = `${width}px`;
     this.svg.style.minWidth = `${width * (isDown ? 0.95 : 0.78)}px`;
-    this.svg.replaceChildren(s("defs", arrow), ...frames, ...this.#edges.map(({ path }) => path), ...others);
+    put(
+      this.svg,
+      s("defs", arrow),
+      frames,
+      this.#edges.map(({ path }) => path),
+      others,
+    );
   }
 
   #light() {
@@ -244,5 +250,5 @@ function showStep(element, state) {
   const text = progressOf(state);
   if (!isChanged(element, text + state.error)) return;
   element.className = state.status;
-  element.replaceChildren(h("b", nameOf(state)), ` ${text}`, state.error ? h("p.problem", state.error) : "");
+  put(element, h("b", nameOf(state)), ` ${text}`, state.error && h("p.problem", state.error));
 }

@@ -10,7 +10,7 @@
 import { onConnection, retry } from "./connection.js";
 import { look, startCounting } from "./counts.js";
 import { deadLetters } from "./dead-letters.js";
-import { $, announce, button, entitle, h, icon } from "./dom.js";
+import { $, announce, button, entitle, h, icon, put } from "./dom.js";
 import { refreshTimes } from "./format.js";
 import { inbox } from "./inbox.js";
 import { forbidden } from "./listing.js";
@@ -93,13 +93,13 @@ function showPerson(now) {
 function showConnection(seconds) {
   const place = $("connection");
   if (seconds === null) {
-    place.replaceChildren();
+    put(place);
     announce("Connected again.");
     return;
   }
   if (!place.childElementCount) {
     const words = "No connection. Your input is safe. Pending requests will be sent once the connection is back.";
-    place.replaceChildren(icon("alarm"), h("p", words), button("Try now", retry, "quiet"));
+    put(place, icon("alarm"), h("p", words), button("Try now", retry, "quiet"));
   }
   place.querySelector("button").ariaBusy = String(seconds === 0);
 }

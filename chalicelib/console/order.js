@@ -1,7 +1,7 @@
 /** Shows the form for a new order, and the dialogs that show, correct and cancel an order. */
 import { apiError, get, patch, Submission } from "./api.js";
 import { ask } from "./ask.js";
-import { $, announce, button, h, icon, onSubmit, openDialog, traceLink } from "./dom.js";
+import { $, announce, button, h, icon, onSubmit, openDialog, put, traceLink } from "./dom.js";
 import { dayOf, now, number, short, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { failed, loading } from "./listing.js";
@@ -56,7 +56,7 @@ function numberItems() {
 
 function fillFields(kinds = [{}], text = "") {
   note.value = text ?? "";
-  items.replaceChildren();
+  put(items);
   kinds.forEach(addItem);
   showProblems([]);
 }
@@ -195,7 +195,7 @@ export async function showOrder(orderID) {
   shown = { orderID };
   correction.hidden = true;
   title.textContent = "Order";
-  more.replaceChildren();
+  put(more);
   loading(body, "order");
   openDialog(dialog);
   try {
@@ -221,7 +221,7 @@ function fill(order, problem) {
     note.readOnly = $("order-add").disabled = false;
     fillFields(order.items, order.note);
   }
-  body.replaceChildren(...(problem ? [h("p.callout.bad", { role: "alert" }, problem)] : []));
+  put(body, problem && h("p.callout.bad", { role: "alert" }, problem));
   const facts = [
     ["Items", summary(order.items)],
     ["Note", order.note ?? "none"],
@@ -234,8 +234,12 @@ function fill(order, problem) {
     ["ID", h("span.id", order.orderID, traceLink(order.orderID))],
   ];
   const search = new URLSearchParams({ day: dayOf(new Date(placedAt)), q: customerID });
-  more.replaceChildren(
-    h("dl.facts", ...facts.map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
+  put(
+    more,
+    h(
+      "dl.facts",
+      facts.map(([name, value]) => h("div", h("dt", name), h("dd", value))),
+    ),
     h("a", { href: `#orders?${search}` }, `Orders of ${customerID} on this day`),
   );
 }

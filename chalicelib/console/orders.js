@@ -1,6 +1,6 @@
 /** Shows the Orders tab: the open orders of a day, oldest first, and below them the orders that are done. */
 import { get } from "./api.js";
-import { $, announce, button, fillOnce, h, icon, isChanged, keyed, whileBusy } from "./dom.js";
+import { $, announce, button, fillOnce, h, icon, isChanged, keyed, put, whileBusy } from "./dom.js";
 import { openExport } from "./export.js";
 import { clock, counted, dayOf, MINUTE, midnight, moment, now, number, range, short, startOf } from "./format.js";
 import { empty, loaded, Poll } from "./listing.js";
@@ -75,7 +75,7 @@ async function load(signal) {
   // Another user has served or cancelled these orders.
   const left = [...byId.values()].filter((order) => !isCut && isOpen(order) && !ids.has(order.orderID));
   merge(found);
-  if (!isLoaded) $("orders-state").replaceChildren();
+  if (!isLoaded) put($("orders-state"));
   isLoaded = true;
   show(true);
   if (!hasDone || left.length > 5) {
@@ -93,7 +93,7 @@ async function lookBack(signal) {
   const before = dayOf(startOf(today(), -1));
   const [found] = chosen ? [[]] : await all({ ...range(before), status: OPEN }, signal);
   const link = h("a", { href: `#orders?day=${before}` }, `${counted(found.length, "order")} from yesterday`);
-  fillOnce("orders-yesterday", link.href + link.text, () => [found.length && h("p.callout", "Still open: ", link)]);
+  fillOnce("orders-yesterday", link.href + link.text, () => [found.length > 0 && h("p.callout", "Still open: ", link)]);
   if (recent.length) return;
   recent = (await get("orders", { limit: 100 }, signal)).orders;
   show();
@@ -123,7 +123,7 @@ const poll = new Poll(async (signal, retry) => {
 
 function table(label, last) {
   const names = ["Time", "Customer", "Items", "Note", "Status", last];
-  const head = h("thead", h("tr", ...names.map((name) => h("th", { scope: "col" }, name))));
+  const head = h("thead", h("tr", names.map((name) => h("th", { scope: "col" }, name))));
   return h("table.work", { "aria-label": label }, head, h("tbody"));
 }
 
@@ -201,13 +201,13 @@ function fillRow(row, order) {
   row.className = status ?? "waits";
   const placed = new Date(placedAt);
   const items = summary(order.items);
-  row.replaceChildren(
+  put(row,
     h("td", h("time", { datetime: placedAt, title: moment(placed) }, clock(placed))),
     h("th", { scope: "row", title: customerID }, status ? link : customerID),
     h("td", { title: items }, items, problem && h("p.problem", problem)),
     h("td", { title: note }, note),
     h("td", h(`span.badge${{ READY: ".good" }[status] ?? (status ? "" : ".going")}`, STATUS[status] ?? "On its way")),
-    h("td", ...(status ? actions(order) : [])),
+    h("td", status && actions(order)),
   );
 }
 

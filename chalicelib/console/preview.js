@@ -2,7 +2,20 @@
 import { apiError, get, post } from "./api.js";
 import { ask } from "./ask.js";
 import { beanName, changeList, changeRow, changes, difference, path } from "./changes.js";
-import { $, announce, badge as label, button, entitle, fillOnce, h, icon, part, traceLink, whileBusy } from "./dom.js";
+import {
+  $,
+  announce,
+  badge as label,
+  button,
+  entitle,
+  fillOnce,
+  h,
+  icon,
+  part,
+  put,
+  traceLink,
+  whileBusy,
+} from "./dom.js";
 import { amounts, counted, now, number, size, time } from "./format.js";
 import { loaded, Poll } from "./listing.js";
 
@@ -107,14 +120,14 @@ function aboutFile() {
   return [
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
-    ...(uploadedAt ? [", ", time(uploadedAt)] : []),
-    bytes && `, ${size(bytes)}`,
+    uploadedAt && [", ", time(uploadedAt)],
+    bytes > 0 && `, ${size(bytes)}`,
     encoding && `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}`,
     traceLink(upload.key),
   ];
 }
 
-const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(drawing), h("div", ...content));
+const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(drawing), h("div", content));
 
 const refusal = (title) => callout("bad", "alarm", h("p", h("b", title)), h("p.reason", upload.reason));
 
@@ -134,8 +147,8 @@ const OUTCOMES = {
   UNDOING: progress("The import is being undone …"),
   PREVIEWED: unused,
   IMPORTED: () => [
-    callout("good", "done", h("p", h("b", "Imported"), `: ${summary(upload.counts)}.`), ...undoable()),
-    ...unused(),
+    callout("good", "done", h("p", h("b", "Imported"), `: ${summary(upload.counts)}.`), undoable()),
+    unused(),
   ],
   UNDONE: () => {
     const { requestedBy, undoneAt, kept } = upload.undo;
@@ -145,19 +158,19 @@ const OUTCOMES = {
         "good",
         "undo",
         h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), ", ", time(undoneAt)),
-        ...(kept ? [h("p", "Changed since the import, so kept as they are:"), h("ul", ...names)] : []),
+        kept > 0 && [h("p", "Changed since the import, so kept as they are:"), h("ul", names)],
       ),
     ];
   },
   OUTDATED: () => [
     refusal("Nothing was imported"),
-    part("differences", "What is different", changeList(...upload.differences.map(difference))),
+    part("differences", "What is different", changeList(upload.differences.map(difference))),
   ],
   REFUSED: () => {
     const reason = refusal("This file cannot be imported");
     if (!upload.looksLike) return [reason];
     const samples = upload.samples.map((each) => changeRow({}, h("p", h("bdi", each))));
-    return [reason, part("samples", "Names, read as Windows-1252", changeList(...samples))];
+    return [reason, part("samples", "Names, read as Windows-1252", changeList(samples))];
   },
 };
 
@@ -174,10 +187,10 @@ function undoable() {
 const decision = (words, ...buttons) => [
   h(
     "div.card.decision",
-    h("p", ...words),
+    h("p", words),
     h(
       "p.buttons",
-      ...buttons,
+      buttons,
       button(buttons.length ? "Cancel" : "Close", () => (location.hash = "#uploads")),
     ),
   ),
@@ -259,7 +272,7 @@ export const preview = {
     if (uploadId !== opened) {
       upload = known ?? null;
       for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
-      for (const place of ["state", "problem"]) $(`upload-${place}`).replaceChildren();
+      for (const place of ["state", "problem"]) put($(`upload-${place}`));
       $("upload-title").textContent = known?.filename ?? "Upload";
     }
     opened = uploadId;

@@ -1,6 +1,6 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { apiError, get, Submission } from "./api.js";
-import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part, traceLink } from "./dom.js";
+import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part, put, traceLink } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded, Poll } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -100,7 +100,7 @@ function makeReport({ reportId, kind, startedAt, href }) {
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
-  if (isChanged(status, report.status)) status.replaceChildren(badgeOf(report.status));
+  if (isChanged(status, report.status)) put(status, badgeOf(report.status));
   element.querySelector(".act").hidden = STATUS[report.status][0] !== "bad";
   element.querySelector(".who").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
@@ -134,7 +134,7 @@ function showReport(history) {
   if (!picture) {
     picture = new MachinePicture();
     const progress = part("machine", "Progress", picture.element);
-    $("report-body").replaceChildren(h("div", { id: "report-outcome" }), h("div", { id: "report-summary" }), progress);
+    put($("report-body"), h("div", { id: "report-outcome" }), h("div", { id: "report-summary" }), progress);
   }
   picture.update(history);
   fillOnce("report-summary", JSON.stringify(report.summary), summary);
@@ -143,7 +143,7 @@ function showReport(history) {
 
 function showAbout() {
   const { status, startedAt, finishedAt, requestedBy, reportId } = report;
-  $("report-about").replaceChildren(
+  put($("report-about"),
     badgeOf(status),
     " started ",
     time(startedAt, "moment"),
@@ -203,15 +203,15 @@ async function renewLink(button) {
 function summary() {
   const found = report.summary;
   if (!found) return [];
-  if (report.kind === "storage") return [part("summary", "Buckets", ...result(found))];
+  if (report.kind === "storage") return [part("summary", "Buckets", result(found))];
   const totals = { Beans: found.rows, Suppliers: found.suppliers, "In stock": found.quantity };
   const tiles = Object.entries(totals).map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
   const { low, changes } = found;
-  const since = changes?.since ? ["Since the report of ", time(changes.since), ": "] : [];
+  const since = changes?.since && ["Since the report of ", time(changes.since), ": "];
   return [
-    low && part("low", "Low in stock", ...lowBeans(low)),
-    changes && part("changes", "What changed", h("p", ...since, changes.text)),
-    part("summary", "Inventory", h("dl.totals", ...tiles)),
+    low && part("low", "Low in stock", lowBeans(low)),
+    changes && part("changes", "What changed", h("p", since, changes.text)),
+    part("summary", "Inventory", h("dl.totals", tiles)),
   ];
 }
 
@@ -221,7 +221,7 @@ export function lowBeans({ count, limit, beans }) {
     h("p", count ? `${number(count)} ${few} ${number(limit)} or fewer left.` : "No bean is low in stock."),
     h(
       "ul.rows",
-      ...beans.map(({ name, supplier, quantity }) =>
+      beans.map(({ name, supplier, quantity }) =>
         h("li.row", h("div", h("bdi", name), h("p.soft", h("bdi", supplier))), h("p.when", `${number(quantity)} left`)),
       ),
     ),
@@ -250,7 +250,7 @@ export const reports = {
     if (reportId !== opened) {
       report = null;
       picture = null;
-      for (const place of ["state", "body", "about"]) $(`report-${place}`).replaceChildren();
+      for (const place of ["state", "body", "about"]) put($(`report-${place}`));
       $("report-title").textContent = "Report";
     }
     opened = reportId;

@@ -1,6 +1,6 @@
 /** Shows the buckets and the growth of a storage report, and the newest report of each way to measure. */
 import { get } from "./api.js";
-import { $, button, choice, fillOnce, h, s } from "./dom.js";
+import { $, button, choice, fillOnce, h, put, s } from "./dom.js";
 import { counted, HOUR, size, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 
@@ -41,23 +41,24 @@ export async function showStorage(signal, retry) {
   newest = await loaded({ id: "storage", isVisible: chosen, retry, signal }, () => newestOfEachWay(signal));
   if (!newest[chosen]) [chosen = null] = Object.keys(newest);
   if (!chosen) empty($("storage-state"), "Nothing measured yet", "Request a storage report to see the buckets here.");
-  const make = () => [ways(), h("div", { id: "storage-bars" }, ...sizes(newest[chosen]))];
-  fillOnce("storage", JSON.stringify(newest), () => (chosen ? make() : []));
+  const make = () => [ways(), h("div", { id: "storage-bars" }, sizes(newest[chosen]))];
+  fillOnce("storage", JSON.stringify(newest), () => chosen && make());
 }
 
 function ways() {
   const choose = (way) => {
     chosen = way;
-    $("storage-bars").replaceChildren(...sizes(newest[way]));
+    put($("storage-bars"), sizes(newest[way]));
   };
   return h(
     "fieldset.choices.pair",
     h("legend.unseen", "How it was measured"),
-    ...Object.entries(WAYS).map(([way, title]) =>
-      choice(
-        { name: "storage-way", checked: way === chosen, disabled: !newest[way], onchange: () => choose(way) },
-        ...[h("b", title), " ", ...asOf(newest[way])],
-      ),
+    Object.entries(WAYS).map(([way, title]) =>
+      choice({ name: "storage-way", checked: way === chosen, disabled: !newest[way], onchange: () => choose(way) }, [
+        h("b", title),
+        " ",
+        asOf(newest[way]),
+      ]),
     ),
   );
 }
@@ -66,12 +67,12 @@ function ways() {
 const moment = (at, { mode }) => time(at, mode === "metrics" ? "date" : "short");
 
 function asOf(summary) {
-  if (!summary) return ["not measured yet"];
-  return summary.asOf ? ["as of ", moment(summary.asOf, summary)] : ["no figures yet"];
+  if (!summary) return "not measured yet";
+  return summary.asOf ? ["as of ", moment(summary.asOf, summary)] : "no figures yet";
 }
 
 /** Returns how and when a storage report was measured, and its sizes. */
-export const result = (summary) => [h("p", WAYS[wayOf(summary)], ", ", ...asOf(summary), "."), ...sizes(summary)];
+export const result = (summary) => [h("p", WAYS[wayOf(summary)], ", ", asOf(summary), "."), sizes(summary)];
 
 /** Returns the total size, the bars and the growth of a storage report. */
 function sizes(summary) {
@@ -81,12 +82,12 @@ function sizes(summary) {
   const reason = partial ? "The measurement ran out of time" : "Some buckets could not be read";
   const failures = errors.map((each) => h("li", h("b", each.bucket), `: ${each.error}`));
   return [
-    h("p.lead", ...total(summary)),
+    h("p.lead", total(summary)),
     versions && legend(),
-    ...shortened("bars", bars),
-    failures.length > 0 && h("div.callout.bad", h("div", h("p", h("b", reason)), h("ul", ...failures))),
-    ...(growth ? grown(growth, summary) : []),
-  ].filter(Boolean);
+    shortened("bars", bars),
+    failures.length > 0 && h("div.callout.bad", h("div", h("p", h("b", reason)), h("ul", failures))),
+    growth && grown(growth, summary),
+  ];
 }
 
 /** Returns a list of the first lines about buckets, and a button that shows the others. */
@@ -115,13 +116,13 @@ function total({ asOf, totalBytes, bucketCount, bucketsWithoutFigure: without, e
 }
 
 const stripe = (kind, x, width) => s(`rect.${kind}`, { x: `${x}%`, width: `${width}%`, height: "100%" });
-const stripes = (width, ...content) => s("svg.bar", { "aria-hidden": "true", width, height: 10 }, ...content);
+const stripes = (width, ...content) => s("svg.bar", { "aria-hidden": "true", width, height: 10 }, content);
 
 /** Returns what the colors of the bars mean. */
 const legend = () =>
   h(
     "ul.legend",
-    ...Object.entries(PARTS).map(([kind, name]) => h("li", stripes(10, stripe(kind, 0, 100)), ` ${name}`)),
+    Object.entries(PARTS).map(([kind, name]) => h("li", stripes(10, stripe(kind, 0, 100)), ` ${name}`)),
   );
 
 function bar({ name, bytes, objects, asOf, parts }, largest, summary) {
@@ -131,13 +132,15 @@ function bar({ name, bytes, objects, asOf, parts }, largest, summary) {
     (parts ?? [{ kind: "current", bytes }]).filter((each) => each.kind === kind),
   );
   let x = 0;
-  const bars = sorted.map(({ kind, bytes }) =>
-    stripe(kind, x, (100 * bytes) / largest, (x += (100 * bytes) / largest)),
-  );
+  const bars = sorted.map(({ kind, bytes }) => {
+    const width = (100 * bytes) / largest;
+    x += width;
+    return stripe(kind, x - width, width);
+  });
   return h(
     "li",
     h("p", h("span", name), " ", h("span.soft", h("b", amount), count)),
-    stripes("100%", stripe("track", 0, 100), ...bars),
+    stripes("100%", stripe("track", 0, 100), bars),
     parts && h("p.hint", sorted.map((each) => inWords(each, summary)).join(" · ")),
   );
 }
@@ -166,13 +169,14 @@ function grown({ days, lastReport, monthReport, buckets, ...whole }, summary) {
       monthReport && [h("b", change(sinceMonth)), " in a month"],
     );
   const lines = buckets.map((each) => h("li", line(days, each.sizes), h("div", h("p", each.name), changes(each))));
-  return [h("h3", "Growth"), changes(whole), ...shortened("growth", lines)];
+  return [h("h3", "Growth"), changes(whole), shortened("growth", lines)];
 }
 
 /** Returns a small line of a bucket's sizes. Days without a figure are gaps. */
 function line(days, sizes) {
   const dates = days.map((day) => (Date.parse(day) - Date.parse(days[0])) / DAY);
   const known = sizes.filter((bytes) => bytes !== null);
+  if (!known.length) return "";
   const [most, last] = [Math.max(...known), dates.at(-1)];
   const points = sizes.map((bytes, index) => {
     if (bytes === null) return "";
@@ -184,7 +188,7 @@ function line(days, sizes) {
   const label = `${size(known[0])} to ${size(known.at(-1))}, ${counted(known.length, "figure")} in ${last + 1} days`;
   return s(
     "svg",
-    { role: "img", "aria-label": known.length ? label : "no figure", viewBox, preserveAspectRatio: "none" },
+    { role: "img", "aria-label": label, viewBox, preserveAspectRatio: "none" },
     s("path", { d: points.join("") }),
   );
 }

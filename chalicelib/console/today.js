@@ -1,7 +1,7 @@
 /** Shows the Today tab, with the latest news and the numbers of orders, reports, uploads and failures today. */
 import { get } from "./api.js";
 import { countFailures, countMessages, MESSAGES } from "./counts.js";
-import { $, fillOnce, h, keyed, part, s } from "./dom.js";
+import { $, fillOnce, h, keyed, part, put, s } from "./dom.js";
 import { amounts, clock, counted, HOUR, hour, midnight, number, now, time, weekday } from "./format.js";
 import { brief, notifications } from "./inbox.js";
 import { Listing, loaded, Poll } from "./listing.js";
@@ -85,7 +85,7 @@ function stock() {
   const content = low
     ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt), "."]
     : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
-  return [part("today-stock", "Low in stock", h("p.soft", ...content), ...(low ? lowBeans(low) : []))];
+  return [part("today-stock", "Low in stock", h("p.soft", content), low && lowBeans(low))];
 }
 
 /** Returns the hours with orders, those between, and the present hour, each with its number or null if unknown. */
@@ -131,9 +131,7 @@ function showChart(orders) {
   });
   const values = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);
   const label = `Orders by hour. ${values.join("; ") || "None yet."}`;
-  $("today-chart").replaceChildren(
-    s("svg.chart", { role: "img", "aria-label": label, width: "100%", height: HEIGHT }, ...bars),
-  );
+  put($("today-chart"), s("svg.chart", { role: "img", "aria-label": label, width: "100%", height: HEIGHT }, bars));
 }
 
 export const today = {

@@ -1,6 +1,6 @@
 /** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. */
 import { ApiError, apiError, get, post } from "./api.js";
-import { $, announce, button, h, icon, isChanged, keyed } from "./dom.js";
+import { $, announce, button, h, icon, isChanged, keyed, put } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { MINUTE, number, now, size, time } from "./format.js";
 import { Listing } from "./listing.js";
@@ -64,7 +64,7 @@ async function send(sending) {
     announce(`${sending.file.name} was uploaded. It is being read.`);
     if (sending.isOnly && location.hash === "#uploads" && !document.querySelector("dialog[open]"))
       location.hash = `#uploads/${sending.uploadId}`;
-    else list.refresh();
+    else list.now();
   } catch (error) {
     sending.error = apiError(error);
     sending.step = "failed";
@@ -145,10 +145,14 @@ function updateSending(element, sending) {
   if (step === "waiting") progress.removeAttribute("value");
   else progress.value = sent;
   if (!isChanged(outcome, step)) return;
-  if (step === "waiting") outcome.replaceChildren(h("a", { href: `#uploads/${uploadId}` }, "Open the preview"));
+  if (step === "waiting") put(outcome, h("a", { href: `#uploads/${uploadId}` }, "Open the preview"));
   // Status 400 means that the file is invalid, so a retry would not help.
-  else if (isFailed && error.status !== 400) outcome.replaceChildren(button("Try again", () => send(sending)));
-  else outcome.replaceChildren();
+  else if (isFailed && error.status !== 400)
+    put(
+      outcome,
+      button("Try again", () => send(sending)),
+    );
+  else put(outcome);
 }
 
 input.onchange = () => {
@@ -195,7 +199,7 @@ const list = new Listing({
 
 function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }) {
   const link = h("a.whole", { href: `#uploads/${uploadId}` }, h("b", filename));
-  const undo = () => askUndo({ uploadId, filename }, link, () => list.refresh());
+  const undo = () => askUndo({ uploadId, filename }, link, () => list.now());
   return h(
     "li.row",
     icon("upload"),
@@ -208,7 +212,7 @@ function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }) {
 
 function updateUpload(element, upload) {
   if (!isChanged(element, JSON.stringify(upload))) return;
-  element.querySelector(".status").replaceChildren(badge(upload));
+  put(element.querySelector(".status"), badge(upload));
   element.querySelector(".reason").textContent = about(upload);
   element.querySelector(".act").hidden = !canUndo(upload);
 }
