@@ -22,7 +22,7 @@ export function apiError(error) {
 }
 
 /** Sends a GET request. Leaves out `parameters` without a value. A page of a CSV file is returned as `{ blob, next }`. */
-export function get(path, parameters = {}, signal = undefined) {
+export function get(path, parameters = {}, signal) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
 }

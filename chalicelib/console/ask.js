@@ -2,9 +2,8 @@
 import { apiError } from "./api.js";
 import { $, openDialog, put, whileBusy } from "./dom.js";
 
-const [dialog, title, about, text, problem, yes, no] = [
-  ...["", "-title", "-about", "-text", "-problem", "-yes", "-no"].map((part) => $(`ask${part}`)),
-];
+const parts = ["", "-title", "-about", "-text", "-problem", "-yes", "-no"];
+const [dialog, title, about, text, problem, yes, no] = parts.map((part) => $(`ask${part}`));
 let asked;
 
 /**

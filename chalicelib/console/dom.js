@@ -43,7 +43,7 @@ for (const element of document.querySelectorAll("[data-icon]")) element.prepend(
 // Good and bad look different without color, too.
 export const ICONS = { good: "done", bad: "alarm" };
 
-export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(ICONS[kind]) : null, text);
+export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] && icon(ICONS[kind]), text);
 
 /** Returns a radio button with its label. */
 export const choice = (properties, ...content) =>
@@ -117,9 +117,9 @@ export function isChanged(element, state) {
   return before !== element.dataset.state;
 }
 
-/** Replaces the content of the element `id` only if `state` has changed. */
+/** Replaces the content of the element `id` only if `state`, any JSON, has changed. */
 export function fillOnce(id, state, make) {
-  if (isChanged($(id), state)) put($(id), make());
+  if (isChanged($(id), JSON.stringify(state))) put($(id), make());
 }
 
 /** Returns an HTML section with a heading. */

@@ -76,22 +76,22 @@ const readFields = () => ({
 /** Shows each problem beside its field, or below the fields if it belongs to none. */
 function showProblems(problems) {
   const inputs = [...fields.parentElement.querySelectorAll("[data-field]")];
-  const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
-  for (const input of inputs) {
-    const text = messages
+  const groups = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
+  const words = (input) => {
+    const messages = groups
       .get(input)
-      ?.map(({ message }) => message)
-      .join("; ");
+      ?.map(({ field, message }) => (input || !field ? message : `${field}: ${message}`));
+    return messages?.join("; ") ?? "";
+  };
+  for (const input of inputs) {
+    const text = words(input);
     const id = `${input.id}-problem`;
     $(id)?.remove();
     input.ariaInvalid = text ? "true" : null;
     input.setAttribute("aria-describedby", text ? id : "");
     if (text) input.parentElement.append(h("p.problem", { id }, text));
   }
-  const others = messages.get(undefined) ?? [];
-  $("order-problem").textContent = others
-    .map(({ field, message }) => (field ? `${field}: ${message}` : message))
-    .join("; ");
+  $("order-problem").textContent = words();
   fields.parentElement.querySelector("[aria-invalid]")?.focus();
 }
 

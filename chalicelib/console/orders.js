@@ -93,7 +93,7 @@ async function lookBack(signal) {
   const before = dayOf(startOf(today(), -1));
   const [found] = chosen ? [[]] : await all({ ...range(before), status: OPEN }, signal);
   const link = h("a", { href: `#orders?day=${before}` }, `${counted(found.length, "order")} from yesterday`);
-  fillOnce("orders-yesterday", link.href + link.text, () => [found.length > 0 && h("p.callout", "Still open: ", link)]);
+  fillOnce("orders-yesterday", link.href + link.text, () => found.length > 0 && h("p.callout", "Still open: ", link));
   if (recent.length) return;
   recent = (await get("orders", { limit: 100 }, signal)).orders;
   show();
@@ -188,7 +188,7 @@ function keepPlace(byPoll, update) {
 
 function suggest(id, values) {
   const unique = [...new Set(values)].slice(0, 50).sort();
-  fillOnce(id, unique.join("\n"), () => unique.map((value) => h("option", { value })));
+  fillOnce(id, unique, () => unique.map((value) => h("option", { value })));
 }
 
 function fillRow(row, order) {

@@ -100,16 +100,15 @@ const watch = new Poll(async (signal, retry) => {
 function show() {
   notice(upload);
   entitle($("upload-title"), upload.filename);
-  const { rowsRead, ...rest } = upload;
-  const content = JSON.stringify(rest);
+  const { rowsRead, ...content } = upload;
   fillOnce("upload-about", content, aboutFile);
   fillOnce("upload-outcome", content, OUTCOMES[upload.status]);
   const hasChanges = upload.counts && WITH_CHANGES.includes(upload.status);
   // While a preview is applied and undone, its changes stay as they are.
-  const isApplied = upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
-  const state = isApplied ? $("upload-changes").dataset.state : JSON.stringify([upload.encoding, upload.counts]);
-  fillOnce("upload-changes", hasChanges ? state : "", () => (hasChanges ? changes(upload) : []));
-  fillOnce("upload-decision", content, () => DECISIONS[upload.status]?.() ?? []);
+  const isApplied = hasChanges && upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
+  const state = hasChanges && [upload.encoding, upload.counts];
+  if (!isApplied) fillOnce("upload-changes", state, () => state && changes(upload));
+  fillOnce("upload-decision", content, () => DECISIONS[upload.status]?.());
   const progress = $("upload-rows");
   if (progress) progress.textContent = rowsRead ? ` ${rowsSoFar(upload)}` : "";
 }
@@ -131,13 +130,12 @@ const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(dra
 
 const refusal = (title) => callout("bad", "alarm", h("p", h("b", title)), h("p.reason", upload.reason));
 
-const progress = (text) => () => [
-  h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
-];
+const progress = (text) => () =>
+  h("div.card", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text }));
 
 const unused = () => {
   const columns = upload.unusedColumns.join(", ");
-  return [columns && h("div.callout", h("p", "Columns that are not used: ", h("b", columns)))];
+  return columns && h("div.callout", h("p", "Columns that are not used: ", h("b", columns)));
 };
 
 const OUTCOMES = {
@@ -184,7 +182,7 @@ function undoable() {
 
 // --- Decisions
 
-const decision = (words, ...buttons) => [
+const decision = (words, ...buttons) =>
   h(
     "div.card.decision",
     h("p", words),
@@ -193,15 +191,14 @@ const decision = (words, ...buttons) => [
       buttons,
       button(buttons.length ? "Cancel" : "Close", () => (location.hash = "#uploads")),
     ),
-  ),
-];
+  );
 const primary = (text, work, body) =>
   button(text, ({ currentTarget }) => whileBusy(currentTarget, () => act(work, body)), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
     const { new: added, updated, bad } = upload.counts;
-    if (!added && !updated) return decision(["This file would change nothing."]);
+    if (!added && !updated) return decision("This file would change nothing.");
     const effect = [added && `add ${counted(added, "bean")}`, updated && `change ${counted(updated, "bean")}`];
     const words = [
       "Nothing has been written yet. This file would ",
@@ -213,16 +210,15 @@ const DECISIONS = {
   },
   OUTDATED: () =>
     decision(
-      ["A new preview compares the file with the present stock."],
+      "A new preview compares the file with the present stock.",
       primary("New preview", "preview", upload.encoding === WINDOWS ? { encoding: WINDOWS } : {}),
     ),
   REFUSED: () =>
-    upload.looksLike === WINDOWS
-      ? decision(
-          ["If these names are right, the file can be read. You then see what it would change."],
-          primary("Read it as Windows-1252", "preview", { encoding: WINDOWS }),
-        )
-      : [],
+    upload.looksLike === WINDOWS &&
+    decision(
+      "If these names are right, the file can be read. You then see what it would change.",
+      primary("Read it as Windows-1252", "preview", { encoding: WINDOWS }),
+    ),
 };
 
 /** Requests `work` on an upload. Repeating the request is safe. */

@@ -38,11 +38,11 @@ form.onchange = () => {
 };
 onSubmit(form, async () => {
   const asked = again ?? Object.fromEntries(new FormData(form));
-  const { kind, href } = asked;
+  const { kind } = asked;
   $("report-problem").textContent = "";
   try {
     // The list of reports omits how to measure.
-    const { mode, versions } = kind === "inventory" || asked.mode ? asked : await get(href.slice(1));
+    const { mode, versions } = kind === "inventory" || asked.mode ? asked : await get(asked.href.slice(1));
     const body = kind === "inventory" ? { kind } : { kind, mode };
     if (mode === "listing" && versions) body.versions = true;
     const { reportId } = await submission.send("create_report", body);
@@ -137,7 +137,7 @@ function showReport(history) {
     put($("report-body"), h("div", { id: "report-outcome" }), h("div", { id: "report-summary" }), progress);
   }
   picture.update(history);
-  fillOnce("report-summary", JSON.stringify(report.summary), summary);
+  fillOnce("report-summary", report.summary, summary);
   tick();
 }
 
@@ -156,22 +156,22 @@ function showAbout() {
 
 function outcome() {
   if (report.status === "RUNNING")
-    return [h("p.callout", "The report is running. You can leave this page. A message in the inbox will announce it.")];
+    return h("p.callout", "The report is running. You can leave this page. A message in the inbox will announce it.");
   if (report.status !== "SUCCEEDED") {
     const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
-    return [h("div.callout.bad", icon("alarm"), words, againButton(report))];
+    return h("div.callout.bad", icon("alarm"), words, againButton(report));
   }
-  if (!report.url) return [h("p.callout", "This report has been deleted. Request a new one.")];
+  if (!report.url) return h("p.callout", "This report has been deleted. Request a new one.");
   if (timeLeft() <= 0) {
     const renew = button("Make a new link", () => renewLink(renew), "primary");
     announce(EXPIRED);
-    return [h("div.card.link", h("p", renew), h("p.hint", EXPIRED))];
+    return h("div.card.link", h("p", renew), h("p.hint", EXPIRED));
   }
   const open = link(report.url, icon("out"), " Open the report");
   open.className = "button primary";
   const copy = button("Copy the link", () => copyLink(copy));
   const renew = button("Make a new link", () => renewLink(renew));
-  return [h("div.card.link", h("p.buttons", open, " ", copy, " ", renew), h("p.hint", { id: "report-expiry" }))];
+  return h("div.card.link", h("p.buttons", open, " ", copy, " ", renew), h("p.hint", { id: "report-expiry" }));
 }
 
 async function copyLink(button) {
@@ -203,7 +203,7 @@ async function renewLink(button) {
 function summary() {
   const found = report.summary;
   if (!found) return [];
-  if (report.kind === "storage") return [part("summary", "Buckets", result(found))];
+  if (report.kind === "storage") return part("summary", "Buckets", result(found));
   const totals = { Beans: found.rows, Suppliers: found.suppliers, "In stock": found.quantity };
   const tiles = Object.entries(totals).map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
   const { low, changes } = found;
@@ -235,7 +235,7 @@ function tick() {
   if (!report || document.hidden) return;
   const { status, error, url } = report;
   if (status === "RUNNING") showAbout();
-  fillOnce("report-outcome", JSON.stringify([status, error, url, timeLeft() <= 0]), outcome);
+  fillOnce("report-outcome", [status, error, url, timeLeft() <= 0], outcome);
   const expiry = $("report-expiry");
   if (expiry) expiry.textContent = `The link works for ${countdown(timeLeft())} more, for everyone who has it.`;
 }

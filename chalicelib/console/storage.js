@@ -6,7 +6,7 @@ import { empty, loaded } from "./listing.js";
 
 const SHOWN = 8;
 // The list of reports omits the way to measure, so up to this many reports are read to find one report of each.
-const LOOKED_AT = 9;
+const LOOKED_AT = 12;
 const DAY = 24 * HOUR;
 
 const WAYS = {
@@ -26,9 +26,9 @@ let newest = {};
 let chosen = null;
 
 async function newestOfEachWay(signal) {
-  const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
+  const { reports } = await get("reports", { kind: "storage", limit: LOOKED_AT }, signal);
   const found = {};
-  for (const { href } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
+  for (const { href } of reports.filter(({ status }) => status === "SUCCEEDED")) {
     if (!finished.has(href)) finished.set(href, (await get(href.slice(1), {}, signal)).summary);
     found[wayOf(finished.get(href))] ??= finished.get(href);
     if (Object.keys(found).length === Object.keys(WAYS).length) break;
@@ -41,8 +41,7 @@ export async function showStorage(signal, retry) {
   newest = await loaded({ id: "storage", isVisible: chosen, retry, signal }, () => newestOfEachWay(signal));
   if (!newest[chosen]) [chosen = null] = Object.keys(newest);
   if (!chosen) empty($("storage-state"), "Nothing measured yet", "Request a storage report to see the buckets here.");
-  const make = () => [ways(), h("div", { id: "storage-bars" }, sizes(newest[chosen]))];
-  fillOnce("storage", JSON.stringify(newest), () => chosen && make());
+  fillOnce("storage", newest, () => chosen && [ways(), h("div", { id: "storage-bars" }, sizes(newest[chosen]))]);
 }
 
 function ways() {
@@ -148,7 +147,7 @@ function bar({ name, bytes, objects, asOf, parts }, largest, summary) {
 /** Returns text such as `1.0 GB in 4 unfinished uploads, the oldest 12 days old`. */
 function inWords({ kind, storageClass, bytes, count, oldest }, { asOf }) {
   if (kind === "deleteMarkers") return counted(count, "delete marker");
-  const place = ["STANDARD", null].includes(storageClass) ? "" : ` in ${storageClass}`;
+  const place = (storageClass ?? "STANDARD") === "STANDARD" ? "" : ` in ${storageClass}`;
   if (kind !== "unfinishedUploads") return `${size(bytes)} ${PARTS[kind]}${place}`;
   const days = Math.floor((Date.parse(asOf) - Date.parse(oldest)) / DAY);
   const age = oldest ? `, the oldest ${days > 0 ? counted(days, "day") : "less than a day"} old` : "";

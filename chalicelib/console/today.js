@@ -23,7 +23,7 @@ const poll = new Poll(async (signal, retry) => {
   figures = await loaded(place, () => get("today", { since: midnight().toISOString() }, signal));
   $("today-figures").hidden = false;
   showTotals(figures);
-  fillOnce("today-stock", JSON.stringify([figures.lowStock, person()?.isManager]), stock);
+  fillOnce("today-stock", [figures.lowStock, person()?.isManager], stock);
   countFailures(figures);
   showChart(figures.orders);
   return SECONDS;
@@ -85,7 +85,7 @@ function stock() {
   const content = low
     ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt), "."]
     : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
-  return [part("today-stock", "Low in stock", h("p.soft", content), low && lowBeans(low))];
+  return part("today-stock", "Low in stock", h("p.soft", content), low && lowBeans(low));
 }
 
 /** Returns the hours with orders, those between, and the present hour, each with its number or null if unknown. */
