@@ -1,5 +1,5 @@
 /** Sends requests to the API, with tokens, retries, time limits and idempotency keys. */
-import { reportAnswer, reportLost, untilConnected } from "./connection.js";
+import { pause, reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { serverTime } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { renew, token } from "./sign-in.js";
@@ -15,10 +15,16 @@ export class ApiError extends Error {
   }
 }
 
+/** Returns an error of the API. Throws any other error again, because it is a fault in this page. */
+export function apiError(error) {
+  if (error instanceof ApiError) return error;
+  throw error;
+}
+
 /** Sends a GET request. Leaves out `parameters` without a value. A page of a CSV file is returned as `{ blob, next }`. */
-export function get(path, parameters = {}, signal = undefined, isCsv = false) {
+export function get(path, parameters = {}, signal) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
-  return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal, isCsv });
+  return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
 }
 
 /**
@@ -30,14 +36,14 @@ export const post = (path, body, { key, again = Boolean(key) } = {}) => request(
 /** Sends a PATCH request with an Idempotency-Key, and retries until the API responds. */
 export const patch = (path, body) => request("PATCH", path, { body, key: newKey() });
 
-async function request(method, path, { body, key, signal, again = true, isCsv = false }) {
+async function request(method, path, { body, key, signal, again = true }) {
   for (let tries = 1, renewed = false; ;) {
     let idToken, response, answer;
     try {
       idToken = await token();
       response = await send(method, path, body, key, idToken, signal, again);
       const { headers } = response;
-      if (isCsv && response.ok && headers.get("content-type")?.startsWith("text/csv"))
+      if (headers.get("content-type")?.startsWith("text/csv"))
         answer = { blob: await response.blob(), next: headers.get("x-next") };
       else answer = await response.json();
       reportAnswer();
@@ -90,13 +96,6 @@ function send(method, path, body, key, idToken, signal, again) {
  */
 const isConnection = (error) =>
   error instanceof TypeError || error instanceof SyntaxError || ["TimeoutError", "AbortError"].includes(error.name);
-
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => reject(signal.reason));
-  });
-}
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 

@@ -1,5 +1,5 @@
 /** Shows the beans and rows that an upload changes, page by page. */
-import { ApiError, get } from "./api.js";
+import { apiError, get } from "./api.js";
 import { announce, button, h, part } from "./dom.js";
 import { number } from "./format.js";
 import { loaded } from "./listing.js";
@@ -30,7 +30,7 @@ export const path = (uploadId) => `uploads/${encodeURIComponent(uploadId)}`;
 export const beanName = ({ supplier_name: supplier, type, product_name: product }) =>
   `${product} (${supplier}, ${type})`;
 
-export const changeList = (...rows) => h("ul.rows", ...rows);
+export const changeList = (...rows) => h("ul.rows", rows);
 
 /** Returns a row of a list of changes. A bad row and a sample have no bean. */
 export const changeRow = (change, ...content) =>
@@ -40,7 +40,7 @@ export const changeRow = (change, ...content) =>
       "div",
       change.product_name !== undefined &&
         h("p", h("b", change.product_name), " ", h("span.soft", `${change.supplier_name}\u00a0· ${change.type}`)),
-      ...content,
+      content,
     ),
     change.line !== undefined && h("p.when", `line ${number(change.line)}`),
   );
@@ -64,7 +64,10 @@ export function fields(before, after) {
           h("ins", shown(name, after[name])),
         ]
       : [shown(name, after[name])];
-  return h("dl.fields", ...names.map((name) => h("div", h("dt", name), " ", h("dd", ...pair(name)))));
+  return h(
+    "dl.fields",
+    names.map((name) => h("div", h("dt", name), " ", h("dd", pair(name)))),
+  );
 }
 
 /** Returns a difference between the stock at the time of the preview (`then`) and the present stock (`now`). */
@@ -84,7 +87,7 @@ export function changes({ uploadId, counts }) {
   const tiles = kinds.filter(({ total }) => total !== null).map(tile);
   tiles.splice(2, 0, tile({ title: "Unchanged", total: counts.unchanged }));
   const sections = kinds.filter(({ total }) => total).map(({ kind, total }) => section(uploadId, kind, total));
-  return [h("dl.totals", ...tiles), ...sections];
+  return [h("dl.totals", tiles), sections];
 }
 
 /** Returns a tile with a number. Its title leads to the section about `kind`. */
@@ -125,7 +128,7 @@ function section(uploadId, kind, total) {
       found.hidden = !list.childElementCount;
       if (!isFirst) announce(`${number(rows.length)} more rows shown, ${amount.textContent}.`);
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
+      apiError(error);
     } finally {
       more.disabled = false;
     }

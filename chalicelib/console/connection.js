@@ -5,20 +5,19 @@
 const MOST_SECONDS = 15;
 const PATIENCE_SECONDS = 10;
 
-const listeners = [];
 let back = Promise.withResolvers();
 // The state is "connected", "lost" while waiting for the next attempt to connect, or "asking" during an attempt.
 let state = "connected";
 let losses = 0;
-let timer;
+let timer, listener;
 
-/** Calls `listener` with the seconds until the next attempt, 0 during an attempt, or null after reconnecting. */
-export const onConnection = (listener) => listeners.push(listener);
+/** Calls `given` with the seconds until the next attempt, 0 during an attempt, or null after reconnecting. */
+export const onConnection = (given) => (listener = given);
 
 function become(next, seconds) {
   state = next;
   clearTimeout(timer);
-  listeners.forEach((listener) => listener(seconds));
+  listener?.(seconds);
 }
 
 export function reportLost() {
@@ -45,13 +44,16 @@ function release() {
   back = Promise.withResolvers();
 }
 
-/** Returns a promise that resolves when the connection is back. The caller can then retry its request. */
-export function untilConnected(signal) {
-  return new Promise((resolve, reject) => {
-    back.promise.then(resolve);
+const unlessAborted = (signal, start) =>
+  new Promise((resolve, reject) => {
+    start(resolve);
     signal?.addEventListener("abort", () => reject(signal.reason));
   });
-}
+
+/** Returns a promise that resolves when the connection is back. The caller can then retry its request. */
+export const untilConnected = (signal) => unlessAborted(signal, (resolve) => back.promise.then(resolve));
+
+export const pause = (milliseconds, signal) => unlessAborted(signal, (resolve) => setTimeout(resolve, milliseconds));
 
 /** Checks immediately whether the API can be reached. */
 export async function retry() {

@@ -1,7 +1,9 @@
 /** Shows the Dead letters tab. The tab lists failed messages, puts them back to be processed again, or discards them. */
-import { ApiError, get, post } from "./api.js";
+import { ApiError, apiError, get, post } from "./api.js";
+import { ask } from "./ask.js";
+import { pause } from "./connection.js";
 import { countLetters } from "./counts.js";
-import { $, choice, h, icon, keyed, openDialog } from "./dom.js";
+import { $, addChips, h, icon, keyed, put } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { iconOf, KINDS, messageOf, secondsUntilNews, showHandled, titleOf, unfoldingMessage } from "./handled.js";
 import { empty, loaded, Poll } from "./listing.js";
@@ -18,9 +20,8 @@ const NOT_PUT_BACK = "It could not be put back: ";
 // Maps the id of a dead letter to the reason why it could not be put back.
 const failures = new Map();
 
-const state = $("dead-letters-state");
 const poll = new Poll(async (signal, retry) => {
-  const place = { state, what: "dead letters", isVisible: shown !== null, retry, signal };
+  const place = { id: "dead-letters", isVisible: shown, retry, signal };
   shown = await loaded(place, () => get("dead-letters", { limit: 100 }, signal));
   show(shown);
   showHandled(shown.handled);
@@ -30,10 +31,10 @@ const poll = new Poll(async (signal, retry) => {
 function show({ deadLetters, total }) {
   const counts = Map.groupBy(deadLetters, (letter) => (letter.kind in KINDS ? letter.kind : "unknown"));
   if (!counts.has(kind)) kind = "";
-  showKinds(counts, deadLetters.length);
+  showKinds(counts, deadLetters);
   const listed = kind ? counts.get(kind) : deadLetters;
   countLetters(total);
-  if (!total) empty(state, "No dead letters", "Nothing waits for a person.");
+  if (!total) empty($("dead-letters-state"), "No dead letters", "Nothing waits for a person.");
   const isCut = total > deadLetters.length;
   const amount = kind || isCut ? listed.length : total;
   const whole = amount ? `${counted(amount, "dead letter")}${amount > 1 ? ", the oldest first" : ""}.` : "";
@@ -43,23 +44,19 @@ function show({ deadLetters, total }) {
   keyed($("dead-letters-list"), listed, (letter) => letter.id, makeLetter, updateLetter);
 }
 
+addChips("dead-letters-kinds", { "": ["all", "letter"], ...KINDS }, (chosen) => {
+  kind = chosen;
+  show(shown);
+});
+
 function showKinds(counts, all) {
   $("dead-letters-kinds").hidden = counts.size < 2;
-  const names = ["", ...Object.keys(KINDS).filter((name) => counts.has(name))];
-  keyed($("dead-letters-chips"), names, String, makeChip, (chip, name) => {
-    chip.firstElementChild.checked = name === kind;
-    chip.querySelector("bdi").textContent = number(name ? counts.get(name).length : all);
-  });
-}
-
-function makeChip(name) {
-  const [many, drawing] = name ? KINDS[name] : ["all", "letter"];
-  const choose = () => {
-    kind = name;
-    show(shown);
-  };
-  const properties = { name: "dead-letters-kind", value: name, onchange: choose };
-  return choice(properties, icon(drawing), h("span.kind", many), " ", h("bdi.soft"));
+  for (const chip of $("dead-letters-kinds").elements) {
+    const letters = chip.value ? counts.get(chip.value) : all;
+    chip.parentElement.hidden = !letters;
+    chip.checked = chip.value === kind;
+    chip.parentElement.querySelector("bdi").textContent = ` ${number(letters?.length ?? 0)}`;
+  }
 }
 
 function makeLetter(letter) {
@@ -91,13 +88,13 @@ function updateLetter(element, letter) {
 
 let isOpen = false;
 let isWorking = false;
-const [redriveDialog, discardDialog, outcome] = ["redrive", "discard", "redrive-outcome"].map($);
+const outcome = $("redrive-outcome");
 
-/** Opens a dialog. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
-function ask(dialog) {
+/** Asks first. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
+function askFirst(question) {
   poll.stop();
-  outcome.replaceChildren();
-  openDialog(dialog);
+  put(outcome);
+  ask({ ...question, closed: resume });
 }
 
 function resume() {
@@ -109,7 +106,7 @@ async function send(path, body) {
   const isEmpty = ({ redriven, discarded, kept }) => !redriven && !discarded && !kept?.length;
   const answer = await post(path, body);
   if (!body.ids || !isEmpty(answer)) return answer;
-  await new Promise((resolve) => setTimeout(resolve, HIDDEN_MILLISECONDS));
+  await pause(HIDDEN_MILLISECONDS);
   return post(path, body);
 }
 
@@ -117,33 +114,30 @@ const NOT_FOUND = "This dead letter was not found. Another person may have put i
 
 /** Shows the outcome of a request above the list. */
 function tell(isGood, words) {
-  outcome.replaceChildren(h(`p.callout.${isGood ? "good" : "bad"}`, words));
+  put(outcome, h(`p.callout.${isGood ? "good" : "bad"}`, words));
   $("dead-letters-title").focus();
 }
 
 // --- Redrive
 
-// Holds the dead letter to put back, or null to put back all dead letters of the chosen kind.
-let asked = null;
-
+/** Asks whether to put back a dead letter, or without one all dead letters of the chosen kind. */
 function askRedrive(letter) {
-  asked = letter;
   const all = kind ? `all ${KINDS[kind][0]}` : `all ${number(shown.total)}`;
-  $("redrive-title").textContent = letter ? "Put it back?" : `Put ${all} back?`;
-  const about = letter
-    ? [h("b", titleOf(letter)), ": it goes back to its source and is processed again."]
-    : ["They go back to their sources and are processed again. A message that fails again returns to this list."];
-  $("redrive-about").replaceChildren(...about);
-  ask(redriveDialog);
+  askFirst({
+    title: letter ? "Put it back?" : `Put ${all} back?`,
+    about: letter
+      ? [h("b", titleOf(letter)), ": it goes back to its source and is processed again."]
+      : ["They go back to their sources and are processed again. A message that fails again returns to this list."],
+    yes: "Put back",
+    done: () => redrive(letter),
+  });
 }
 
-async function redrive() {
-  const letter = asked;
+async function redrive(letter) {
   isWorking = true;
-  redriveDialog.close();
   const buttons = document.querySelectorAll("#redrive-all, #dead-letters-list button");
   buttons.forEach((button) => (button.disabled = true));
-  outcome.replaceChildren(h("p.callout", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
+  put(outcome, h("p.callout", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
   try {
     const answer = await send("dead-letters/redrive", letter ? { ids: [letter.id] } : kind ? { kind } : {});
     for (const { id, why } of answer.kept) failures.set(id, why);
@@ -156,8 +150,10 @@ async function redrive() {
     if (letter && !answer.redriven) tell(false, answer.kept[0] ? NOT_PUT_BACK + answer.kept[0].why : NOT_FOUND);
     else tell(!answer.kept.length, `${words.filter(Boolean).join(", ")}.${next}`);
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    tell(false, error.status ? error.message : `${error.message} The messages in the list below were not put back.`);
+    tell(
+      false,
+      apiError(error).status ? error.message : `${error.message} The messages in the list below were not put back.`,
+    );
   } finally {
     buttons.forEach((button) => (button.disabled = false));
     isWorking = false;
@@ -167,58 +163,38 @@ async function redrive() {
 
 // --- Discard
 
-let doomed = null;
-
 function askDiscard(letter) {
-  doomed = letter;
-  $("discard-about").replaceChildren(
-    h("b", titleOf(letter)),
-    " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
-  );
-  $("discard-text").replaceChildren(...messageOf(letter).filter(Boolean));
-  $("discard-problem").textContent = "";
-  ask(discardDialog);
+  askFirst({
+    title: "Discard it?",
+    about: [
+      h("b", titleOf(letter)),
+      " is deleted and will never be processed. Its text stays readable on this page for 30 days.",
+    ],
+    text: messageOf(letter),
+    yes: "Discard",
+    isDangerous: true,
+    work: () => discard(letter),
+    done: () => tell(true, '1 dead letter discarded. Its text is under "Handled" for 30 days.'),
+  });
 }
 
-async function discard({ currentTarget: yes }) {
-  if (yes.ariaBusy === "true") return;
-  yes.ariaBusy = "true";
-  const { id } = doomed;
-  $("discard-problem").textContent = "";
-  let problem = NOT_FOUND;
-  try {
-    const { discarded, kept } = await send("dead-letters/discard", { ids: [id] });
-    if (kept?.length) problem = `It could not be discarded: ${kept[0].why}`;
-    else if (discarded) problem = "";
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    problem = error.message;
-  } finally {
-    yes.ariaBusy = "false";
-  }
-  $("discard-problem").textContent = problem;
-  if (problem) return;
-  discardDialog.close();
-  tell(true, '1 dead letter discarded. Its text is under "Handled" for 30 days.');
+async function discard({ id }) {
+  const { discarded, kept } = await send("dead-letters/discard", { ids: [id] });
+  if (kept?.length) throw new ApiError(0, `It could not be discarded: ${kept[0].why}`);
+  if (!discarded) throw new ApiError(0, NOT_FOUND);
 }
 
-redriveDialog.addEventListener("close", resume);
-discardDialog.addEventListener("close", resume);
-$("redrive-all").addEventListener("click", () => askRedrive(null));
-$("redrive-yes").addEventListener("click", redrive);
-$("discard-yes").addEventListener("click", discard);
+$("redrive-all").onclick = () => askRedrive(null);
 
 export const deadLetters = {
   needs: "managers",
   open() {
     isOpen = true;
-    outcome.replaceChildren();
+    put(outcome);
     poll.start();
   },
   close() {
     isOpen = false;
     poll.stop();
-    redriveDialog.close();
-    discardDialog.close();
   },
 };

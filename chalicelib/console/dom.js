@@ -1,4 +1,9 @@
 /** Creates and updates HTML and SVG elements. Text is never parsed as HTML. */
+const isSet = (value) => (value ?? false) !== false;
+
+/** Replaces the content of an element. Content can be elements, text, nested arrays, and gaps: null, undefined or false. */
+export const put = (element, ...content) => element.replaceChildren(...content.flat(Infinity).filter(isSet));
+
 const maker =
   (create) =>
   (kind, ...given) => {
@@ -8,18 +13,17 @@ const maker =
     const hasProperties = Object.getPrototypeOf(given[0] ?? "") === Object.prototype;
     const properties = hasProperties ? given.shift() : {};
     for (const [name, value] of Object.entries(properties)) {
-      if (value === undefined || value === null || value === false) continue;
-      if (name === "text") element.textContent = value;
-      else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      if (!isSet(value)) continue;
+      if (name.startsWith("on")) element[name] = value;
       else element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...given.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    put(element, given);
     return element;
   };
 
 /**
  * Returns an HTML element, as in `h("p.hint", "text", element)` or `h("a", { href, onclick }, …)`.
- * If the second argument is an object, it sets attributes and event listeners, and its key `text` sets the text.
+ * If the second argument is an object, it sets attributes and event handlers.
  */
 export const h = maker((tag) => document.createElement(tag));
 
@@ -39,27 +43,29 @@ for (const element of document.querySelectorAll("[data-icon]")) element.prepend(
 // Good and bad look different without color, too.
 export const ICONS = { good: "done", bad: "alarm" };
 
-export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] ? icon(ICONS[kind]) : null, text);
+export const badge = (kind, text) => h(`span.badge.${kind}`, ICONS[kind] && icon(ICONS[kind]), text);
 
 /** Returns a radio button with its label. */
 export const choice = (properties, ...content) =>
-  h("label", h("input", { type: "radio", ...properties }), h("span", ...content));
+  h("label", h("input", { type: "radio", ...properties }), h("span", content));
+
+/** Adds a radio button for each `{ value: [name, icon] }` to a fieldset. `choose(value)` is called with each choice. */
+export function addChips(id, kinds, choose) {
+  for (const [value, [name, drawing]] of Object.entries(kinds)) {
+    const properties = { name: id, value, checked: !value, onchange: () => choose(value) };
+    $(id).append(choice(properties, icon(drawing), h("span.kind", name), h("bdi.soft")));
+  }
+}
 
 /** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
-  if (!safe) return h("span", ...children);
-  return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
+  if (!safe) return h("span", children);
+  return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, children);
 }
 
-const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
-
-export const config = {
-  cognitoEndpoint: meta("cognito-endpoint"),
-  clientId: meta("client-id"),
-  stage: meta("stage"),
-  version: meta("version"),
-};
+/** Returns a setting of the page. */
+export const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
 
 /** Links to the picture of all hops, which only the local stack has. */
 export const traceLink = (id) => {
@@ -77,7 +83,7 @@ export function entitle(heading, text) {
 export function announce(text) {
   const announcer = $("announcer");
   // Screen readers announce the same text again only if its element is new.
-  announcer.replaceChildren(h("p", { text }));
+  put(announcer, h("p", text));
 }
 
 /**
@@ -111,14 +117,14 @@ export function isChanged(element, state) {
   return before !== element.dataset.state;
 }
 
-/** Replaces the content of the element `id` only if `state` has changed. */
+/** Replaces the content of the element `id` only if `state`, any JSON, has changed. */
 export function fillOnce(id, state, make) {
-  if (isChanged($(id), state)) $(id).replaceChildren(...make().filter(Boolean));
+  if (isChanged($(id), JSON.stringify(state))) put($(id), make());
 }
 
 /** Returns an HTML section with a heading. */
 export const part = (id, title, ...content) =>
-  h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title`, tabindex: -1 }, title), ...content);
+  h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title`, tabindex: -1 }, title), content);
 
 /** Opens a dialog. The user can close the dialog with Escape, a click outside the dialog, or a `data-close` button. */
 export function openDialog(dialog) {
@@ -138,19 +144,24 @@ for (const dialog of document.querySelectorAll("dialog")) {
   });
 }
 
+/** Marks the button as busy while `work` runs. Until then, another press does nothing. */
+export async function whileBusy(button, work) {
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
+  await work().finally(() => (button.ariaBusy = "false"));
+}
+
 /** Calls `work` when the form is submitted. While `work` runs, the button is busy and the form is read-only. */
 export function onSubmit(form, work) {
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
     const button = form.querySelector(".primary");
-    if (button.ariaBusy === "true") return;
-    const locks = [...form.elements].map((each) => [each, each.tagName === "BUTTON" ? "disabled" : "readOnly"]);
-    const locked = locks.filter(([each, state]) => each !== button && !each[state]);
-    locked.forEach(([each, state]) => (each[state] = true));
-    button.ariaBusy = "true";
-    await work().finally(() => {
-      button.ariaBusy = "false";
-      locked.forEach(([each, state]) => (each[state] = false));
+    whileBusy(button, () => {
+      const locks = [...form.elements].map((each) => [each, each.tagName === "BUTTON" ? "disabled" : "readOnly"]);
+      const locked = locks.filter(([each, state]) => each !== button && !each[state]);
+      const lock = (isLocked) => locked.forEach(([each, state]) => (each[state] = isLocked));
+      lock(true);
+      return work().finally(() => lock(false));
     });
   });
 }

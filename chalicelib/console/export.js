@@ -1,5 +1,5 @@
 /** Saves the orders of one or more days as a CSV file. */
-import { ApiError, get } from "./api.js";
+import { ApiError, apiError, get } from "./api.js";
 import { $, h, onSubmit, openDialog } from "./dom.js";
 import { dayOf, midnight, range, size } from "./format.js";
 
@@ -24,7 +24,7 @@ async function save() {
   let [bytes, next] = [0];
   do {
     state.textContent = `Loading orders, ${size(bytes)} so far …`;
-    const page = await get("orders.csv", { ...range(first, last), next }, signal, true);
+    const page = await get("orders.csv", { ...range(first, last), next }, signal);
     blobs.push(page.blob);
     bytes += page.blob.size;
     if (bytes > MOST_BYTES) throw new ApiError(0, "The file is too large. Choose fewer days.");
@@ -42,13 +42,12 @@ onSubmit($("export-form"), async () => {
     await save();
   } catch (error) {
     if (error instanceof RangeError) error = new ApiError(0, "Choose days up to today.");
-    if (!(error instanceof ApiError)) throw error;
-    state.textContent = error.message;
+    state.textContent = apiError(error).message;
   } finally {
     $("export-stop").hidden = true;
   }
 });
 
 const stop = () => controller?.abort(new ApiError(0, "Stopped. Nothing was saved."));
-$("export-stop").addEventListener("click", stop);
-dialog.addEventListener("close", stop);
+$("export-stop").onclick = stop;
+dialog.onclose = stop;

@@ -126,7 +126,7 @@ export const visible = (text) => text.replace(UNSEEN, (each) => `\\u{${each.code
 /** Returns a `<time>` element in the format `how`: `short`, `date` or `moment`. */
 export function time(iso, how = "short") {
   const date = new Date(iso);
-  return h("time", { datetime: iso, title: moment(date), "data-how": how, text: FORMS[how](date) });
+  return h("time", { datetime: iso, title: moment(date), "data-how": how }, FORMS[how](date));
 }
 
 /** Updates all times on the page, because a time of today gets a date at midnight. */

@@ -1,5 +1,5 @@
 /** Shows the dead letters that a person put back or discarded, and what became of them. */
-import { $, announce, badge, h, icon, isChanged, keyed } from "./dom.js";
+import { $, announce, badge, h, icon, isChanged, keyed, put } from "./dom.js";
 import { counted, fileNames, inZone, now, time, visible } from "./format.js";
 
 // Maps each kind of dead letter to its name in the plural and its icon.
@@ -45,7 +45,7 @@ export const messageOf = (letter) => [
 
 export function unfoldingMessage(letter, ...before) {
   const summary = h("summary", "Show the message", h("span.unseen", ` of ${titleOf(letter)}`));
-  return h("details", summary, ...before, ...messageOf(letter));
+  return h("details", summary, before, messageOf(letter));
 }
 
 // The handled letters that were last read, and the keys of those that were on their way.
@@ -78,7 +78,7 @@ const countStates = (letters) =>
 function makeHandled(each) {
   const { why, tries, by, at, state } = each;
   const reason = [inZone(why), tries === null ? "" : ` (${counted(tries, "try", "tries")})`];
-  const message = unfoldingMessage(each, h("p.soft", "It had failed: ", ...reason));
+  const message = unfoldingMessage(each, h("p.soft", "It had failed: ", reason));
   return h(
     "li.row",
     icon(iconOf(each)),
@@ -91,7 +91,7 @@ function makeHandled(each) {
 function update(element, { kind, state }) {
   if (!isChanged(element, state)) return;
   const [name, style] = styled(state);
-  element.querySelector(".status").replaceChildren(badge(style, name));
+  put(element.querySelector(".status"), badge(style, name));
   element.querySelector(".fate").textContent =
     FATES[kind === "report" && state === "FAILED_AGAIN" ? "REPORT_FAILED" : state] ?? "";
 }

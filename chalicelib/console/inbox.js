@@ -1,6 +1,6 @@
 /** Shows the Inbox tab with notifications. The Today tab also uses this module. */
 import { get } from "./api.js";
-import { $, ICONS, announce, choice, h, icon, link, config } from "./dom.js";
+import { ICONS, addChips, announce, h, icon, link, meta } from "./dom.js";
 import { fileNames, inZone, now, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { Listing } from "./listing.js";
@@ -51,7 +51,7 @@ function readable(notification) {
   return {
     ...notification,
     isOk: state === "OK",
-    subject: `${title}: ${name.replace(`cafe-${config.stage}-`, "")}`,
+    subject: `${title}: ${name.replace(`cafe-${meta("stage")}-`, "")}`,
     message: lines.filter(Boolean).join("\n"),
   };
 }
@@ -97,10 +97,10 @@ function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
   for (const line of inZone(text).split("\n")) {
-    if (!line.startsWith("- ")) parts.append(h("p", ...linked(line, links)));
+    if (!line.startsWith("- ")) parts.append(h("p", linked(line, links)));
     else {
       if (parts.lastChild?.tagName !== "UL") parts.append(h(facts.bad ? "ul.bad" : "ul"));
-      parts.lastChild.append(h("li", ...linked(line.slice(2), links)));
+      parts.lastChild.append(h("li", linked(line.slice(2), links)));
     }
   }
   return parts;
@@ -122,9 +122,9 @@ const WORDS = /(https?:\/\/\S+|[\w-]+)/i;
 /** Replaces the URLs in a line of text, and the ids in `links`, with links. */
 function linked(line, links) {
   return line.split(WORDS).map((word) => {
-    if (links.has(word)) return h("a", { href: links.get(word), text: word });
+    if (links.has(word)) return h("a", { href: links.get(word) }, word);
     if (!/^https?:/i.test(word) || !URL.canParse(word)) return word;
-    if (word.startsWith(`${document.baseURI}#`)) return h("a", { href: new URL(word).hash, text: "the report's page" });
+    if (word.startsWith(`${document.baseURI}#`)) return h("a", { href: new URL(word).hash }, "the report's page");
     // The URL of a report is long and contains a secret, so the text of the link shows only the host name.
     return link(word, `Open it, at ${new URL(word).host}`, icon("out"));
   });
@@ -166,7 +166,7 @@ const mark = (element, { sentAt }) => (element.querySelector(".unread").hidden =
 
 const list = new Listing({
   what: "messages",
-  id: "inbox",
+  id: "inbox-list",
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind, limit: 25, ...parameters }, signal),
   make: unfolding,
@@ -184,15 +184,10 @@ const list = new Listing({
   },
 });
 
-function choose({ target }) {
-  kind = target.value;
+addChips("inbox-kinds", { "": ["All", "inbox"], ...KINDS }, (chosen) => {
+  kind = chosen;
   list.reset();
-}
-
-for (const [value, [name, drawing]] of Object.entries({ "": ["All", "inbox"], ...KINDS })) {
-  const properties = { name: "inbox-kind", value, checked: value === kind, onchange: choose };
-  $("inbox-kinds").append(choice(properties, icon(drawing), name));
-}
+});
 
 export const inbox = {
   open() {

@@ -1,15 +1,15 @@
 /** Repeats requests, shows paged lists, and explains why a list is loading, empty, failed or forbidden. */
-import { ApiError } from "./api.js";
-import { $, announce, button, h, icon, keyed } from "./dom.js";
+import { apiError } from "./api.js";
+import { $, announce, button, h, icon, keyed, put } from "./dom.js";
 import { person, refresh } from "./sign-in.js";
 
 export function loading(state, what) {
   const lines = [1, 2, 3].map(() => h("li"));
-  state.replaceChildren(h("p.unseen", `Loading ${what} …`), h("ul.bones", { "aria-hidden": "true" }, ...lines));
+  put(state, h("p.unseen", `Loading ${what} …`), h("ul.bones", { "aria-hidden": "true" }, lines));
 }
 
 export function empty(state, title, text) {
-  state.replaceChildren(h("div.empty", icon("cup"), h("p.title", title), h("p", { text })));
+  put(state, h("div.empty", icon("cup"), h("p.title", title), h("p", text)));
 }
 
 /** Shows why `what` could not be loaded. If `stale` is true, older data is still visible. */
@@ -22,9 +22,7 @@ export function failed(state, what, error, retry, stale = false) {
   // Screen readers would repeat an alert that is created again.
   if (state.firstElementChild?.dataset.problem === text) return;
   const attributes = { role: "alert", "data-problem": text };
-  state.replaceChildren(
-    h("div.callout.bad", attributes, icon("alarm"), h("p", text), button("Try again", retry, "quiet")),
-  );
+  put(state, h("div.callout.bad", attributes, icon("alarm"), h("p", text), button("Try again", retry, "quiet")));
 }
 
 /** Shows that only managers may see `what`, or that the permissions of the user have changed. */
@@ -34,7 +32,8 @@ export function forbidden(state, what) {
   const words = isStaff
     ? `You are signed in as staff. Staff can place orders and read the inbox. The ${what} are for managers.`
     : "The API refused this request. Your permissions have changed. Ask an administrator for access.";
-  state.replaceChildren(
+  put(
+    state,
     h(
       "div.empty",
       icon("lock"),
@@ -46,14 +45,15 @@ export function forbidden(state, what) {
 }
 
 /**
- * Returns the result of `load`. Until then, the element `state` shows that `what` is loading, or why loading failed.
+ * Returns the result of `load`. Until then, the element `<id>-state` or `state` shows that it loads, or why it failed.
  * If `isVisible` is true, older data is visible meanwhile.
  */
-export async function loaded({ state, what, isVisible, retry, signal }, load) {
+export async function loaded({ id, what = id.replace("-", " "), isVisible, retry, signal, ...given }, load) {
+  const state = given.state ?? $(`${id}-state`);
   if (!isVisible && !state.childElementCount) loading(state, what);
   try {
     const answer = await load();
-    state.replaceChildren();
+    put(state);
     return answer;
   } catch (error) {
     if (!signal?.aborted) failed(state, what, error, retry, isVisible);
@@ -102,7 +102,7 @@ export class Poll {
     } catch (error) {
       if (controller.signal.aborted) return;
       // `work` has already shown the error, so this code only lengthens the interval.
-      if (!(error instanceof ApiError)) throw error;
+      apiError(error);
       this.#failures += 1;
       seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);
     }
@@ -123,42 +123,33 @@ document.addEventListener("visibilitychange", () => polls.forEach((poll) => poll
 /**
  * Shows a list, newest first, that loads page by page and refreshes every few seconds.
  *
- * The elements of the list are `<id>-state`, `<id>-list` and, to load older items, the button `<id>-older`.
+ * The list, its state and the button to load older items replace the element `id`.
  * `load(parameters, signal)` returns a page as `{items, next}`, and `refreshed(arrived)` is called with the new items.
  * `make(item)` creates the element of an item, and `update(element, item)` fills it.
  * `seconds()` returns the refresh interval.
  * If the list is empty, it shows the title and the text that `empty()` returns.
  */
-export class Listing {
+export class Listing extends Poll {
   #given;
-  #poll;
   #items = null;
   #next = null;
   #hasOlder = false;
 
   /** Takes `{ what, id, key, load, make, update, empty, seconds, refreshed }`. */
   constructor(given) {
-    const [state, list, older] = ["state", "list", "older"].map((part) => $(`${given.id}-${part}`));
-    this.#given = { ...given, state, list, older };
-    older?.addEventListener("click", () => this.#more());
-    this.#poll = new Poll(async (signal, retry) => {
+    super(async (signal, retry) => {
       const arrived = await this.#refresh(signal, retry);
       given.refreshed?.(arrived);
       return given.seconds();
     });
-  }
-
-  start() {
-    this.#poll.start();
-  }
-
-  stop() {
-    this.#poll.stop();
-  }
-
-  /** Reloads the first page, and keeps the older ones. */
-  refresh() {
-    this.#poll.now();
+    const [state, list] = [h("div"), h("ul.rows")];
+    const older = h(
+      "p.more",
+      { hidden: true },
+      button(`Show older ${given.what}`, () => this.#more()),
+    );
+    $(given.id).replaceWith(state, list, older);
+    this.#given = { ...given, state, list, older };
   }
 
   get items() {
@@ -169,9 +160,9 @@ export class Listing {
   reset() {
     this.#items = null;
     this.#hasOlder = false;
-    this.#given.list.replaceChildren();
+    put(this.#given.list);
     this.#given.older.hidden = true;
-    this.refresh();
+    this.now();
   }
 
   async #refresh(signal, retry) {
@@ -194,19 +185,19 @@ export class Listing {
 
   async #more() {
     const { older, load, what, state } = this.#given;
-    older.disabled = true;
+    older.firstChild.disabled = true;
     try {
       const page = await load({ next: this.#next });
       this.#items = [...this.items, ...this.#without(this.items, page.items)];
       this.#next = page.next;
       this.#hasOlder = true;
       this.#show([]);
-      state.replaceChildren();
+      put(state);
       announce(`${page.items.length} older ${what} shown.`);
     } catch (error) {
       failed(state, what, error, () => this.#more(), true);
     } finally {
-      older.disabled = false;
+      older.firstChild.disabled = false;
     }
   }
 
@@ -226,6 +217,6 @@ export class Listing {
     };
     keyed(list, this.#items, key, makeItem, update);
     if (!this.#items.length) empty(state, ...words());
-    if (older) older.hidden = !this.#next;
+    older.hidden = !this.#next;
   }
 }

@@ -5,7 +5,7 @@
  * The picture runs from left to right on a wide page, and from top to bottom on a narrow page.
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
-import { button, h, isChanged, keyed, s } from "./dom.js";
+import { button, h, isChanged, keyed, put, s } from "./dom.js";
 import { counted, duration, now } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
@@ -148,7 +148,13 @@ export class MachinePicture {
     // The picture shrinks with the page, but only while its text remains large enough to read.
     this.svg.style.width = `${width}px`;
     this.svg.style.minWidth = `${width * (isDown ? 0.95 : 0.78)}px`;
-    this.svg.replaceChildren(s("defs", arrow), ...frames, ...this.#edges.map(({ path }) => path), ...others);
+    put(
+      this.svg,
+      s("defs", arrow),
+      frames,
+      this.#edges.map(({ path }) => path),
+      others,
+    );
   }
 
   #light() {
@@ -206,41 +212,25 @@ function pathBetween(from, to, kind, isDown) {
     : ["x", "y", "left", "right", "bottom", "top"];
   let points;
   if (kind === "catch") {
-    const detour = to[near] - 12;
-    points = [
-      [from[middle], from[far]],
-      [from[middle], detour],
-      [to[middle], detour],
-      [to[middle], to[near]],
-    ];
+    points = cornersFrom([from[middle], from[far]], 1, to[near] - 12, to[middle], to[near]);
   } else if (to[begin] < from[begin]) {
     // A line back to an earlier state goes around both boxes, and past the boxes of the rows between them.
     const detour = Math.max(from[far], to[far]) + 14;
-    const [aside, below] = [to[end] + GAP / 2, to[far] + 14];
-    const hasRowsBetween = from[near] - to[far] > HEIGHT;
-    points = [
-      [from[middle], from[far]],
-      [from[middle], detour],
-      ...(hasRowsBetween
-        ? [
-            [aside, detour],
-            [aside, below],
-            [to[middle], below],
-          ]
-        : [[to[middle], detour]]),
-      [to[middle], to[far]],
-    ];
+    const past = from[near] - to[far] > HEIGHT ? [to[end] + GAP / 2, to[far] + 14] : [];
+    points = cornersFrom([from[middle], from[far]], 1, detour, ...past, to[middle], to[far]);
   } else {
     // Lines to a later row turn near their start, and all other lines turn near their end.
     const turn = to[lane] > from[lane] ? from[end] + GAP / 2 : to[begin] - GAP / 2;
-    points = [
-      [from[end], from[lane]],
-      [turn, from[lane]],
-      [turn, to[lane]],
-      [to[begin], to[lane]],
-    ];
+    points = cornersFrom([from[end], from[lane]], 0, turn, to[lane], to[begin]);
   }
   return rounded(points.map(([along, across]) => (isDown ? [across, along] : [along, across])));
+}
+
+/** Returns the corners of a line with right angles. Each turn changes the other coordinate, first the one at `axis`. */
+function cornersFrom(start, axis, ...turns) {
+  const corners = [start];
+  turns.forEach((turn, index) => corners.push(corners[index].with((axis + index) % 2, turn)));
+  return corners;
 }
 
 function rounded(points) {
@@ -260,5 +250,5 @@ function showStep(element, state) {
   const text = progressOf(state);
   if (!isChanged(element, text + state.error)) return;
   element.className = state.status;
-  element.replaceChildren(h("b", nameOf(state)), ` ${text}`, state.error ? h("p.problem", state.error) : "");
+  put(element, h("b", nameOf(state)), ` ${text}`, state.error && h("p.problem", state.error));
 }

@@ -5,12 +5,12 @@
  * The property `needs` names the group whose members may use the tab.
  *
  * Some tabs have more modules: `order` and `export`, `machine` and `storage`, `preview` and `changes`, and `handled`.
- * Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
+ * The module `ask` asks before a change. Requests go through the module `api`, which uses `sign-in` for tokens and `connection` for retries.
  */
 import { onConnection, retry } from "./connection.js";
 import { look, startCounting } from "./counts.js";
 import { deadLetters } from "./dead-letters.js";
-import { $, announce, button, entitle, h, icon, config } from "./dom.js";
+import { $, announce, button, entitle, h, icon, put } from "./dom.js";
 import { refreshTimes } from "./format.js";
 import { inbox } from "./inbox.js";
 import { forbidden } from "./listing.js";
@@ -40,6 +40,7 @@ function route({ byHand = true } = {}) {
     route({ byHand });
     return;
   }
+  $("ask").close();
   if (opened && opened !== tab) {
     tabs[opened].close();
     $(`view-${opened}`).hidden = true;
@@ -53,6 +54,7 @@ function route({ byHand = true } = {}) {
   else tabs[tab].close();
   look();
   const title = [...view.querySelectorAll("h1")].find((each) => each.checkVisibility());
+  title.tabIndex = -1;
   entitle(title, title.textContent);
   if (title !== shownTitle && byHand) {
     scrollTo(0, 0);
@@ -91,13 +93,13 @@ function showPerson(now) {
 function showConnection(seconds) {
   const place = $("connection");
   if (seconds === null) {
-    place.replaceChildren();
+    put(place);
     announce("Connected again.");
     return;
   }
   if (!place.childElementCount) {
     const words = "No connection. Your input is safe. Pending requests will be sent once the connection is back.";
-    place.replaceChildren(icon("alarm"), h("p", words), button("Try now", retry, "quiet"));
+    put(place, icon("alarm"), h("p", words), button("Try now", retry, "quiet"));
   }
   place.querySelector("button").ariaBusy = String(seconds === 0);
 }
@@ -105,13 +107,11 @@ function showConnection(seconds) {
 // Without a final slash, the URL would differ from the base URL, and every `#tab` link would reload the page.
 if (location.href.split("#")[0] !== document.baseURI) history.replaceState(null, "", document.baseURI + location.hash);
 
-$("stage").textContent = config.stage;
-$("version").textContent = config.version;
-$("sign-out").addEventListener("click", signOut);
-document.querySelector(".skip").addEventListener("click", (event) => {
+$("sign-out").onclick = signOut;
+document.querySelector(".skip").onclick = (event) => {
   event.preventDefault();
   $("content").focus();
-});
+};
 addEventListener("hashchange", () => route());
 onConnection(showConnection);
 setInterval(() => document.hidden || refreshTimes(), 15_000);

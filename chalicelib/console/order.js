@@ -1,6 +1,7 @@
 /** Shows the form for a new order, and the dialogs that show, correct and cancel an order. */
-import { ApiError, get, patch, Submission } from "./api.js";
-import { $, announce, button, h, icon, onSubmit, openDialog, traceLink } from "./dom.js";
+import { apiError, get, patch, Submission } from "./api.js";
+import { ask } from "./ask.js";
+import { $, announce, button, h, icon, onSubmit, openDialog, put, traceLink } from "./dom.js";
 import { dayOf, now, number, short, time } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { failed, loading } from "./listing.js";
@@ -55,7 +56,7 @@ function numberItems() {
 
 function fillFields(kinds = [{}], text = "") {
   note.value = text ?? "";
-  items.replaceChildren();
+  put(items);
   kinds.forEach(addItem);
   showProblems([]);
 }
@@ -75,22 +76,22 @@ const readFields = () => ({
 /** Shows each problem beside its field, or below the fields if it belongs to none. */
 function showProblems(problems) {
   const inputs = [...fields.parentElement.querySelectorAll("[data-field]")];
-  const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
-  for (const input of inputs) {
-    const text = messages
+  const groups = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
+  const words = (input) => {
+    const messages = groups
       .get(input)
-      ?.map(({ message }) => message)
-      .join("; ");
+      ?.map(({ field, message }) => (input || !field ? message : `${field}: ${message}`));
+    return messages?.join("; ") ?? "";
+  };
+  for (const input of inputs) {
+    const text = words(input);
     const id = `${input.id}-problem`;
     $(id)?.remove();
     input.ariaInvalid = text ? "true" : null;
     input.setAttribute("aria-describedby", text ? id : "");
-    if (text) input.parentElement.append(h("p.problem", { id, text }));
+    if (text) input.parentElement.append(h("p.problem", { id }, text));
   }
-  const others = messages.get(undefined) ?? [];
-  $("order-problem").textContent = others
-    .map(({ field, message }) => (field ? `${field}: ${message}` : message))
-    .join("; ");
+  $("order-problem").textContent = words();
   fields.parentElement.querySelector("[aria-invalid]")?.focus();
 }
 
@@ -101,13 +102,13 @@ function showError({ status, problems, message }) {
 }
 
 // Enter places the order or saves the correction. Shift and Enter start a new line.
-note.addEventListener("keydown", (event) => {
+note.onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   note.form.requestSubmit();
-});
+};
 
-$("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
+$("order-add").onclick = () => addItem().querySelector("input").focus();
 
 // --- New order
 
@@ -129,8 +130,8 @@ function openForm(isOpen, takesFocus = true) {
   if (takesFocus) (form.checkVisibility() ? customer : opener).focus();
 }
 
-opener.addEventListener("click", () => openForm(!form.classList.contains("open")));
-form.addEventListener("input", () => keep("draft", readForm()));
+opener.onclick = () => openForm(!form.classList.contains("open"));
+form.oninput = () => keep("draft", readForm());
 restoreDraft();
 
 /** Calls `placed` with each order that the API has accepted. */
@@ -141,7 +142,7 @@ export const onPlaced = (placed) =>
       const { orderID } = await submission.send("orders", order);
       placed({ ...order, orderID, placedAt: new Date(now()).toISOString() });
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
+      apiError(error);
       if (fields.parentElement === form) showError(error);
       else dialog.addEventListener("close", () => showError(error), { once: true });
       return;
@@ -180,8 +181,7 @@ export async function change(order, ...bodies) {
     for (const body of bodies) order = await patch(path(order.orderID), body);
     return { order };
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    const fresh = error.status === 409 ? await get(path(order.orderID)).catch(() => order) : order;
+    const fresh = apiError(error).status === 409 ? await get(path(order.orderID)).catch(() => order) : order;
     return { order: fresh, problem: fresh.version > order.version ? explain(fresh) : error.message, error };
   }
 }
@@ -189,22 +189,20 @@ export async function change(order, ...bodies) {
 // --- Dialogs
 
 const [dialog, title, body, more] = ["order", "order-title", "order-body", "order-more"].map($);
-const cancel = $("order-cancel");
-let shown, listener, confirmed;
+let shown, listener;
 
 export async function showOrder(orderID) {
   shown = { orderID };
   correction.hidden = true;
   title.textContent = "Order";
-  more.replaceChildren();
+  put(more);
   loading(body, "order");
   openDialog(dialog);
   try {
     const order = await get(path(orderID));
     if (shown.orderID === orderID) fill(order);
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    if (error.status === 404) error.message = "No order has this id, or the order is still in the queue.";
+    if (apiError(error).status === 404) error.message = "No order has this id, or the order is still in the queue.";
     failed(body, "order", error, () => showOrder(orderID));
   }
 }
@@ -223,7 +221,7 @@ function fill(order, problem) {
     note.readOnly = $("order-add").disabled = false;
     fillFields(order.items, order.note);
   }
-  body.replaceChildren(...(problem ? [h("p.callout.bad", { role: "alert" }, problem)] : []));
+  put(body, problem && h("p.callout.bad", { role: "alert" }, problem));
   const facts = [
     ["Items", summary(order.items)],
     ["Note", order.note ?? "none"],
@@ -236,8 +234,12 @@ function fill(order, problem) {
     ["ID", h("span.id", order.orderID, traceLink(order.orderID))],
   ];
   const search = new URLSearchParams({ day: dayOf(new Date(placedAt)), q: customerID });
-  more.replaceChildren(
-    h("dl.facts", ...facts.map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
+  put(
+    more,
+    h(
+      "dl.facts",
+      facts.map(([name, value]) => h("div", h("dt", name), h("dd", value))),
+    ),
     h("a", { href: `#orders?${search}` }, `Orders of ${customerID} on this day`),
   );
 }
@@ -253,17 +255,16 @@ onSubmit(correction, async () => {
 });
 
 export function askToCancel(order, work) {
-  confirmed = work;
-  $("cancel-title").textContent = `Cancel the order of ${order.customerID}?`;
-  $("cancel-about").textContent = summary(order.items);
-  cancel.onclose = () => listener.closed(order.orderID);
-  openDialog(cancel);
+  ask({
+    title: `Cancel the order of ${order.customerID}?`,
+    about: [summary(order.items)],
+    yes: "Cancel the order",
+    no: "Keep the order",
+    isDangerous: true,
+    done: work,
+    closed: () => listener.closed(order.orderID),
+  });
 }
-
-$("cancel-yes").addEventListener("click", () => {
-  cancel.close();
-  confirmed();
-});
 
 /** Calls `changed(order, problem, did)` after a correction, and `closed(orderID)` after a dialog was closed. */
 export function onOrder(given) {

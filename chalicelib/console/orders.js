@@ -1,6 +1,6 @@
 /** Shows the Orders tab: the open orders of a day, oldest first, and below them the orders that are done. */
 import { get } from "./api.js";
-import { $, announce, button, fillOnce, h, icon, isChanged, keyed } from "./dom.js";
+import { $, announce, button, fillOnce, h, icon, isChanged, keyed, put, whileBusy } from "./dom.js";
 import { openExport } from "./export.js";
 import { clock, counted, dayOf, MINUTE, midnight, moment, now, number, range, short, startOf } from "./format.js";
 import { empty, loaded, Poll } from "./listing.js";
@@ -75,7 +75,7 @@ async function load(signal) {
   // Another user has served or cancelled these orders.
   const left = [...byId.values()].filter((order) => !isCut && isOpen(order) && !ids.has(order.orderID));
   merge(found);
-  if (!isLoaded) $("orders-state").replaceChildren();
+  if (!isLoaded) put($("orders-state"));
   isLoaded = true;
   show(true);
   if (!hasDone || left.length > 5) {
@@ -93,7 +93,7 @@ async function lookBack(signal) {
   const before = dayOf(startOf(today(), -1));
   const [found] = chosen ? [[]] : await all({ ...range(before), status: OPEN }, signal);
   const link = h("a", { href: `#orders?day=${before}` }, `${counted(found.length, "order")} from yesterday`);
-  fillOnce("orders-yesterday", link.href + link.text, () => [found.length && h("p.callout", "Still open: ", link)]);
+  fillOnce("orders-yesterday", link.href + link.text, () => found.length > 0 && h("p.callout", "Still open: ", link));
   if (recent.length) return;
   recent = (await get("orders", { limit: 100 }, signal)).orders;
   show();
@@ -110,8 +110,7 @@ const poll = new Poll(async (signal, retry) => {
     showDay();
     show();
   }
-  const place = { state: $("orders-state"), what: "orders", isVisible: isLoaded, retry, signal };
-  await loaded(place, async () => {
+  await loaded({ id: "orders", isVisible: isLoaded, retry, signal }, async () => {
     await load(signal);
     show(true);
     if (polls % 15 === 0) await lookBack(signal);
@@ -124,7 +123,7 @@ const poll = new Poll(async (signal, retry) => {
 
 function table(label, last) {
   const names = ["Time", "Customer", "Items", "Note", "Status", last];
-  const head = h("thead", h("tr", ...names.map((name) => h("th", { scope: "col" }, name))));
+  const head = h("thead", h("tr", names.map((name) => h("th", { scope: "col" }, name))));
   return h("table.work", { "aria-label": label }, head, h("tbody"));
 }
 
@@ -189,7 +188,7 @@ function keepPlace(byPoll, update) {
 
 function suggest(id, values) {
   const unique = [...new Set(values)].slice(0, 50).sort();
-  fillOnce(id, unique.join("\n"), () => unique.map((value) => h("option", { value })));
+  fillOnce(id, unique, () => unique.map((value) => h("option", { value })));
 }
 
 function fillRow(row, order) {
@@ -202,13 +201,13 @@ function fillRow(row, order) {
   row.className = status ?? "waits";
   const placed = new Date(placedAt);
   const items = summary(order.items);
-  row.replaceChildren(
+  put(row,
     h("td", h("time", { datetime: placedAt, title: moment(placed) }, clock(placed))),
     h("th", { scope: "row", title: customerID }, status ? link : customerID),
     h("td", { title: items }, items, problem && h("p.problem", problem)),
     h("td", { title: note }, note),
     h("td", h(`span.badge${{ READY: ".good" }[status] ?? (status ? "" : ".going")}`, STATUS[status] ?? "On its way")),
-    h("td", ...(status ? actions(order) : [])),
+    h("td", status && actions(order)),
   );
 }
 
@@ -244,13 +243,11 @@ async function tap(order, pressed, ...steps) {
   const { orderID } = order;
   if (busy.has(orderID)) return;
   busy.add(orderID);
-  pressed.ariaBusy = "true";
   const bodies = steps.map((status, index) => ({ from: steps[index - 1] ?? order.status, status }));
-  const { order: fresh, problem } = await change(order, ...bodies).finally(() => {
-    busy.delete(orderID);
-    pressed.ariaBusy = "false";
+  await whileBusy(pressed, async () => {
+    const { order: fresh, problem } = await change(order, ...bodies).finally(() => busy.delete(orderID));
+    changed(fresh, problem, STATUS[fresh.status].toLowerCase());
   });
-  changed(fresh, problem, STATUS[fresh.status].toLowerCase());
 }
 
 /** Shows an order after a change, and says what the change did or why it failed. */
@@ -276,19 +273,19 @@ function showDay() {
 
 const [picker, search, said] = ["day", "search", "said"].map((part) => $(`orders-${part}`));
 // A year that is being typed has leading zeros.
-picker.addEventListener("change", () => picker.value > "1" && (location.hash = address("", { day: picker.value })));
-search.addEventListener("input", () => {
+picker.onchange = () => picker.value > "1" && (location.hash = address("", { day: picker.value }));
+search.oninput = () => {
   query = search.value.trim();
   said.textContent = "";
   history.replaceState(null, "", address());
   showDay();
   show();
-});
-$("orders-export").addEventListener("click", () => openExport(wantedDay()));
-done.addEventListener("toggle", () => {
+};
+$("orders-export").onclick = () => openExport(wantedDay());
+done.ontoggle = () => {
   show();
   poll.now();
-});
+};
 
 onPlaced((order) => {
   pending = [...pending, order].slice(-50);

@@ -1,7 +1,21 @@
 /** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
-import { ApiError, get, post } from "./api.js";
+import { apiError, get, post } from "./api.js";
+import { ask } from "./ask.js";
 import { beanName, changeList, changeRow, changes, difference, path } from "./changes.js";
-import { $, announce, badge as label, button, entitle, fillOnce, h, icon, openDialog, part, traceLink } from "./dom.js";
+import {
+  $,
+  announce,
+  badge as label,
+  button,
+  entitle,
+  fillOnce,
+  h,
+  icon,
+  part,
+  put,
+  traceLink,
+  whileBusy,
+} from "./dom.js";
 import { amounts, counted, now, number, size, time } from "./format.js";
 import { loaded, Poll } from "./listing.js";
 
@@ -77,7 +91,7 @@ let opened = null;
 let upload = null;
 
 const watch = new Poll(async (signal, retry) => {
-  const place = { state: $("upload-state"), what: "upload", isVisible: upload !== null, retry, signal };
+  const place = { id: "upload", isVisible: upload, retry, signal };
   ({ upload } = await loaded(place, () => get(path(opened), { limit: 1 }, signal)));
   show();
   return isMoving(upload) ? SECONDS_MOVING : SECONDS;
@@ -86,16 +100,15 @@ const watch = new Poll(async (signal, retry) => {
 function show() {
   notice(upload);
   entitle($("upload-title"), upload.filename);
-  const { rowsRead, ...rest } = upload;
-  const content = JSON.stringify(rest);
+  const { rowsRead, ...content } = upload;
   fillOnce("upload-about", content, aboutFile);
   fillOnce("upload-outcome", content, OUTCOMES[upload.status]);
   const hasChanges = upload.counts && WITH_CHANGES.includes(upload.status);
   // While a preview is applied and undone, its changes stay as they are.
-  const isApplied = upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
-  const state = isApplied ? $("upload-changes").dataset.state : JSON.stringify([upload.encoding, upload.counts]);
-  fillOnce("upload-changes", hasChanges ? state : "", () => (hasChanges ? changes(upload) : []));
-  fillOnce("upload-decision", content, () => DECISIONS[upload.status]?.() ?? []);
+  const isApplied = hasChanges && upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
+  const state = hasChanges && [upload.encoding, upload.counts];
+  if (!isApplied) fillOnce("upload-changes", state, () => state && changes(upload));
+  fillOnce("upload-decision", content, () => DECISIONS[upload.status]?.());
   const progress = $("upload-rows");
   if (progress) progress.textContent = rowsRead ? ` ${rowsSoFar(upload)}` : "";
 }
@@ -106,24 +119,23 @@ function aboutFile() {
   return [
     badge(upload),
     uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
-    ...(uploadedAt ? [", ", time(uploadedAt)] : []),
-    bytes && `, ${size(bytes)}`,
+    uploadedAt && [", ", time(uploadedAt)],
+    bytes > 0 && `, ${size(bytes)}`,
     encoding && `, ${encoding.toUpperCase().replace("WINDOWS", "Windows")}${separated}`,
     traceLink(upload.key),
   ];
 }
 
-const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(drawing), h("div", ...content));
+const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(drawing), h("div", content));
 
 const refusal = (title) => callout("bad", "alarm", h("p", h("b", title)), h("p.reason", upload.reason));
 
-const progress = (text) => () => [
-  h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
-];
+const progress = (text) => () =>
+  h("div.card", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text }));
 
 const unused = () => {
   const columns = upload.unusedColumns.join(", ");
-  return [columns && h("div.callout", h("p", "Columns that are not used: ", h("b", columns)))];
+  return columns && h("div.callout", h("p", "Columns that are not used: ", h("b", columns)));
 };
 
 const OUTCOMES = {
@@ -133,8 +145,8 @@ const OUTCOMES = {
   UNDOING: progress("The import is being undone …"),
   PREVIEWED: unused,
   IMPORTED: () => [
-    callout("good", "done", h("p", h("b", "Imported"), `: ${summary(upload.counts)}.`), ...undoable()),
-    ...unused(),
+    callout("good", "done", h("p", h("b", "Imported"), `: ${summary(upload.counts)}.`), undoable()),
+    unused(),
   ],
   UNDONE: () => {
     const { requestedBy, undoneAt, kept } = upload.undo;
@@ -144,19 +156,19 @@ const OUTCOMES = {
         "good",
         "undo",
         h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), ", ", time(undoneAt)),
-        ...(kept ? [h("p", "Changed since the import, so kept as they are:"), h("ul", ...names)] : []),
+        kept > 0 && [h("p", "Changed since the import, so kept as they are:"), h("ul", names)],
       ),
     ];
   },
   OUTDATED: () => [
     refusal("Nothing was imported"),
-    part("differences", "What is different", changeList(...upload.differences.map(difference))),
+    part("differences", "What is different", changeList(upload.differences.map(difference))),
   ],
   REFUSED: () => {
     const reason = refusal("This file cannot be imported");
     if (!upload.looksLike) return [reason];
     const samples = upload.samples.map((each) => changeRow({}, h("p", h("bdi", each))));
-    return [reason, part("samples", "Names, read as Windows-1252", changeList(...samples))];
+    return [reason, part("samples", "Names, read as Windows-1252", changeList(samples))];
   },
 };
 
@@ -170,24 +182,23 @@ function undoable() {
 
 // --- Decisions
 
-const decision = (words, ...buttons) => [
+const decision = (words, ...buttons) =>
   h(
     "div.card.decision",
-    h("p", ...words),
+    h("p", words),
     h(
       "p.buttons",
-      ...buttons,
+      buttons,
       button(buttons.length ? "Cancel" : "Close", () => (location.hash = "#uploads")),
     ),
-  ),
-];
-const primary = (text, work, body = {}) =>
-  button(text, ({ currentTarget }) => act(currentTarget, work, body), "primary");
+  );
+const primary = (text, work, body) =>
+  button(text, ({ currentTarget }) => whileBusy(currentTarget, () => act(work, body)), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
     const { new: added, updated, bad } = upload.counts;
-    if (!added && !updated) return decision(["This file would change nothing."]);
+    if (!added && !updated) return decision("This file would change nothing.");
     const effect = [added && `add ${counted(added, "bean")}`, updated && `change ${counted(updated, "bean")}`];
     const words = [
       "Nothing has been written yet. This file would ",
@@ -199,81 +210,65 @@ const DECISIONS = {
   },
   OUTDATED: () =>
     decision(
-      ["A new preview compares the file with the present stock."],
+      "A new preview compares the file with the present stock.",
       primary("New preview", "preview", upload.encoding === WINDOWS ? { encoding: WINDOWS } : {}),
     ),
   REFUSED: () =>
-    upload.looksLike === WINDOWS
-      ? decision(
-          ["If these names are right, the file can be read. You then see what it would change."],
-          primary("Read it as Windows-1252", "preview", { encoding: WINDOWS }),
-        )
-      : [],
+    upload.looksLike === WINDOWS &&
+    decision(
+      "If these names are right, the file can be read. You then see what it would change.",
+      primary("Read it as Windows-1252", "preview", { encoding: WINDOWS }),
+    ),
 };
 
-/** Requests `work` on an upload, and then calls `done`. Repeating the request is safe. */
-async function request(pressed, id, work, body, problem, done) {
-  if (pressed.ariaBusy === "true") return;
-  pressed.ariaBusy = "true";
-  const shown = opened;
+/** Requests `work` on an upload. Repeating the request is safe. */
+const request = (id, work, body = {}) => post(`${path(id)}/${work}`, body, { again: true });
+
+async function act(work, body) {
+  const [shown, problem] = [opened, $("upload-problem")];
   problem.textContent = "";
   try {
-    const answer = await post(`${path(id)}/${work}`, body, { again: true });
-    if (shown === opened) done(answer);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    if (shown === opened) problem.textContent = error.message;
-  } finally {
-    pressed.ariaBusy = "false";
-  }
-}
-
-async function act(pressed, work, body) {
-  await request(pressed, opened, work, body, $("upload-problem"), (answer) => {
+    const answer = await request(opened, work, body);
+    if (shown !== opened) return;
     upload = answer;
     show();
     $("upload-title").focus();
     scrollTo(0, 0);
-  });
+  } catch (error) {
+    const { message } = apiError(error);
+    if (shown === opened) problem.textContent = message;
+  }
   watch.now();
 }
 
-// --- Undo
-
-const dialog = $("undo");
-// Holds `{ uploadId, place, done }` while the dialog asks.
-let asked = null;
-
 /** Asks whether to undo an import. After the request, the element `place` gets the focus, and `done` is called. */
 export function askUndo({ uploadId, filename }, place, done) {
-  asked = { uploadId, place, done };
-  $("undo-about").replaceChildren(
-    h("b", filename),
-    ": beans that it changed get their earlier values back, and beans that it added are removed. " +
-      "Beans that somebody has changed since stay as they are, and the result names them.",
-  );
-  $("undo-problem").textContent = "";
-  openDialog(dialog);
-}
-
-$("undo-yes").addEventListener("click", ({ currentTarget }) => {
-  const { uploadId, place, done } = asked;
-  request(currentTarget, uploadId, "undo", {}, $("undo-problem"), (answer) => {
-    notice(answer);
-    dialog.close();
-    place.focus();
-    done();
+  const shown = opened;
+  ask({
+    title: "Undo this import?",
+    about: [
+      h("b", filename),
+      ": beans that it changed get their earlier values back, and beans that it added are removed. " +
+        "Beans that somebody has changed since stay as they are, and the result names them.",
+    ],
+    yes: "Undo the import",
+    work: () => request(uploadId, "undo"),
+    done: (answer) => {
+      if (shown !== opened) return;
+      notice(answer);
+      place.focus();
+      done();
+    },
   });
-});
+}
 
 export const preview = {
   /** Opens an upload. `known` is the upload as the list shows it, if the list shows it. */
   open(uploadId, known) {
     if (uploadId !== opened) {
-      dialog.close();
       upload = known ?? null;
       for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
-      for (const place of ["state", "problem"]) $(`upload-${place}`).replaceChildren();
+      for (const place of ["state", "problem"]) put($(`upload-${place}`));
       $("upload-title").textContent = known?.filename ?? "Upload";
     }
     opened = uploadId;
@@ -281,7 +276,6 @@ export const preview = {
     watch.start();
   },
   close() {
-    dialog.close();
     opened = null;
     watch.stop();
   },

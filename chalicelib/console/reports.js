@@ -1,10 +1,10 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
-import { ApiError, get, Submission } from "./api.js";
-import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part, traceLink } from "./dom.js";
+import { apiError, get, Submission } from "./api.js";
+import { $, announce, badge, button, entitle, fillOnce, h, icon, isChanged, link, onSubmit, part, put, traceLink } from "./dom.js";
 import { countdown, duration, now, number, short, time } from "./format.js";
 import { Listing, loaded, Poll } from "./listing.js";
 import { MachinePicture } from "./machine.js";
-import { asOf, bars, MODES, showStorage } from "./storage.js";
+import { result, showStorage } from "./storage.js";
 
 const SECONDS = 20;
 const SECONDS_RUNNING = 4;
@@ -19,6 +19,8 @@ const STATUS = {
   ABORTED: ["bad", "Stopped"],
 };
 
+const EXPIRED = "The link has expired. Make a new one.";
+
 const badgeOf = (status) => badge(...STATUS[status]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
@@ -30,18 +32,23 @@ const submission = new Submission("report");
 // Holds the failed report to request again.
 let again = null;
 
-form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
+form.onchange = () => {
+  $("report-mode").hidden = form.elements.kind.value !== "storage";
+  $("report-versions").hidden = form.elements.mode.value !== "listing";
+};
 onSubmit(form, async () => {
-  const { kind, mode, href } = again ?? Object.fromEntries(new FormData(form));
+  const asked = again ?? Object.fromEntries(new FormData(form));
+  const { kind } = asked;
   $("report-problem").textContent = "";
   try {
-    // The list of reports omits the mode.
-    const body = kind === "storage" ? { kind, mode: mode ?? (await get(href.slice(1))).mode } : { kind };
+    // The list of reports omits how to measure.
+    const { mode, versions } = kind === "inventory" || asked.mode ? asked : await get(asked.href.slice(1));
+    const body = kind === "inventory" ? { kind } : { kind, mode };
+    if (mode === "listing" && versions) body.versions = true;
     const { reportId } = await submission.send("create_report", body);
     location.hash = `#reports/${reportId}`;
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    $("report-problem").textContent = error.message;
+    $("report-problem").textContent = apiError(error).message;
   }
 });
 
@@ -63,7 +70,7 @@ const storagePoll = new Poll(async (signal, retry) => {
 
 const list = new Listing({
   what: "reports",
-  id: "reports",
+  id: "reports-list",
   key: (each) => each.href,
   load: async (parameters, signal) => {
     const { reports, next } = await get("reports", { kind: $("reports-kind").value, limit: 10, ...parameters }, signal);
@@ -93,12 +100,12 @@ function makeReport({ reportId, kind, startedAt, href }) {
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
-  if (isChanged(status, report.status)) status.replaceChildren(badgeOf(report.status));
+  if (isChanged(status, report.status)) put(status, badgeOf(report.status));
   element.querySelector(".act").hidden = STATUS[report.status][0] !== "bad";
   element.querySelector(".who").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
 
-$("reports-kind").addEventListener("change", () => list.reset());
+$("reports-kind").onchange = () => list.reset();
 
 // --- Report
 
@@ -110,7 +117,7 @@ const watch = new Poll(async (signal, retry) => {
   const wasRunning = report?.status === "RUNNING";
   // The id in the page's address may already be escaped.
   const path = `reports/${encodeURIComponent(opened).replaceAll("%25", "%")}`;
-  const place = { state: $("report-state"), what: "report", isVisible: report !== null, retry, signal };
+  const place = { id: "report", isVisible: report, retry, signal };
   let history;
   [report, history] = await loaded(place, () =>
     Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]),
@@ -127,17 +134,16 @@ function showReport(history) {
   if (!picture) {
     picture = new MachinePicture();
     const progress = part("machine", "Progress", picture.element);
-    $("report-body").replaceChildren(h("div", { id: "report-outcome" }), h("div", { id: "report-summary" }), progress);
+    put($("report-body"), h("div", { id: "report-outcome" }), h("div", { id: "report-summary" }), progress);
   }
   picture.update(history);
-  fillOnce("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
-  fillOnce("report-summary", JSON.stringify(report.summary), summary);
+  fillOnce("report-summary", report.summary, summary);
   tick();
 }
 
 function showAbout() {
   const { status, startedAt, finishedAt, requestedBy, reportId } = report;
-  $("report-about").replaceChildren(
+  put($("report-about"),
     badgeOf(status),
     " started ",
     time(startedAt, "moment"),
@@ -150,17 +156,22 @@ function showAbout() {
 
 function outcome() {
   if (report.status === "RUNNING")
-    return [h("p.callout", "The report is running. You can leave this page. A message in the inbox will announce it.")];
+    return h("p.callout", "The report is running. You can leave this page. A message in the inbox will announce it.");
   if (report.status !== "SUCCEEDED") {
     const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
-    return [h("div.callout.bad", icon("alarm"), words, againButton(report))];
+    return h("div.callout.bad", icon("alarm"), words, againButton(report));
   }
-  if (!report.url) return [h("p.callout", "This report has been deleted. Request a new one.")];
+  if (!report.url) return h("p.callout", "This report has been deleted. Request a new one.");
+  if (timeLeft() <= 0) {
+    const renew = button("Make a new link", () => renewLink(renew), "primary");
+    announce(EXPIRED);
+    return h("div.card.link", h("p", renew), h("p.hint", EXPIRED));
+  }
   const open = link(report.url, icon("out"), " Open the report");
   open.className = "button primary";
   const copy = button("Copy the link", () => copyLink(copy));
   const renew = button("Make a new link", () => renewLink(renew));
-  return [h("div.card.link", h("p.buttons", open, " ", copy, " ", renew), h("p.hint", { id: "report-expiry" }))];
+  return h("div.card.link", h("p.buttons", open, " ", copy, " ", renew), h("p.hint", { id: "report-expiry" }));
 }
 
 async function copyLink(button) {
@@ -190,20 +201,17 @@ async function renewLink(button) {
 }
 
 function summary() {
-  const { summary: result } = report;
-  if (!result) return [];
-  if (report.kind === "storage") {
-    const about = h("p", MODES[result.mode], ", ", ...asOf(result), ".");
-    return [part("summary", "Buckets", about, ...bars(result))];
-  }
-  const totals = { Beans: result.rows, Suppliers: result.suppliers, "In stock": result.quantity };
+  const found = report.summary;
+  if (!found) return [];
+  if (report.kind === "storage") return part("summary", "Buckets", result(found));
+  const totals = { Beans: found.rows, Suppliers: found.suppliers, "In stock": found.quantity };
   const tiles = Object.entries(totals).map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
-  const { low, changes } = result;
-  const since = changes?.since ? ["Since the report of ", time(changes.since), ": "] : [];
+  const { low, changes } = found;
+  const since = changes?.since && ["Since the report of ", time(changes.since), ": "];
   return [
-    low && part("low", "Low in stock", ...lowBeans(low)),
-    changes && part("changes", "What changed", h("p", ...since, changes.text)),
-    part("summary", "Inventory", h("dl.totals", ...tiles)),
+    low && part("low", "Low in stock", lowBeans(low)),
+    changes && part("changes", "What changed", h("p", since, changes.text)),
+    part("summary", "Inventory", h("dl.totals", tiles)),
   ];
 }
 
@@ -213,32 +221,23 @@ export function lowBeans({ count, limit, beans }) {
     h("p", count ? `${number(count)} ${few} ${number(limit)} or fewer left.` : "No bean is low in stock."),
     h(
       "ul.rows",
-      ...beans.map(({ name, supplier, quantity }) =>
+      beans.map(({ name, supplier, quantity }) =>
         h("li.row", h("div", h("bdi", name), h("p.soft", h("bdi", supplier))), h("p.when", `${number(quantity)} left`)),
       ),
     ),
   ];
 }
 
+const timeLeft = () => Date.parse(report.expiresAt) - now();
+
 /** Updates the running time of the report and the remaining time of its link once a second. */
 function tick() {
   if (!report || document.hidden) return;
-  if (report.status === "RUNNING") showAbout();
+  const { status, error, url } = report;
+  if (status === "RUNNING") showAbout();
+  fillOnce("report-outcome", [status, error, url, timeLeft() <= 0], outcome);
   const expiry = $("report-expiry");
-  if (!expiry) return;
-  const left = Date.parse(report.expiresAt) - now();
-  const card = expiry.parentElement;
-  if (left > 0) {
-    expiry.textContent = `The link works for ${countdown(left)} more, for everyone who has it.`;
-  } else if (!card.classList.contains("ended")) {
-    card.classList.add("ended");
-    expiry.textContent = "The link has expired. Make a new one.";
-    const [open, copy, renew] = card.querySelector(".buttons").children;
-    open.remove();
-    copy.remove();
-    renew.className = "primary";
-    announce(expiry.textContent);
-  }
+  if (expiry) expiry.textContent = `The link works for ${countdown(timeLeft())} more, for everyone who has it.`;
 }
 
 let ticking;
@@ -251,7 +250,7 @@ export const reports = {
     if (reportId !== opened) {
       report = null;
       picture = null;
-      for (const place of ["state", "body", "about"]) $(`report-${place}`).replaceChildren();
+      for (const place of ["state", "body", "about"]) put($(`report-${place}`));
       $("report-title").textContent = "Report";
     }
     opened = reportId;

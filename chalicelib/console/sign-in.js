@@ -7,7 +7,8 @@
  *
  * On `channel`, new tabs send `"who?"`, tabs send a new or requested session, and `"out"` ends all sessions.
  */
-import { $, announce, onSubmit, openDialog, config } from "./dom.js";
+import { pause } from "./connection.js";
+import { $, announce, onSubmit, openDialog, meta } from "./dom.js";
 import { forget, keep, recall } from "./kept.js";
 
 // A token is replaced this many milliseconds before it expires, or after two thirds of a shorter lifetime.
@@ -17,7 +18,7 @@ const EARLY = 5 * 60_000;
 const ANSWER = 150;
 
 // Two stages can have the same origin, but not the same client.
-const channel = new BroadcastChannel(`cafe-${config.clientId}`);
+const channel = new BroadcastChannel(`cafe-${meta("client-id")}`);
 
 // Holds the session as `{ id, refresh, renewAt, name, groups, mark }`, or null if nobody is signed in.
 let tokens = null;
@@ -40,13 +41,13 @@ class Refused extends Error {
 }
 
 async function ask(action, body) {
-  const response = await fetch(config.cognitoEndpoint, {
+  const response = await fetch(meta("cognito-endpoint"), {
     method: "POST",
     headers: {
       "Content-Type": "application/x-amz-json-1.1",
       "X-Amz-Target": `AWSCognitoIdentityProviderService.${action}`,
     },
-    body: JSON.stringify({ ClientId: config.clientId, ...body }),
+    body: JSON.stringify({ ClientId: meta("client-id"), ...body }),
     cache: "no-store",
     credentials: "omit",
   });
@@ -61,7 +62,7 @@ function claims(jwt) {
 }
 
 /** Returns a value that changes at each sign-out, for tabs that were asleep, or null without localStorage. */
-const currentMark = () => recall(config.clientId, "localStorage");
+const currentMark = () => recall(meta("client-id"), "localStorage");
 
 // A session of an earlier version may hold the mark as a string.
 const isCurrent = ({ mark = null }) => `${mark}` === `${currentMark()}`;
@@ -100,7 +101,7 @@ export function person() {
   return { name, groups, isManager: groups.includes("managers") };
 }
 
-channel.addEventListener("message", ({ data }) => {
+channel.onmessage = ({ data }) => {
   if (data === "who?") {
     if (tokens) channel.postMessage(tokens);
   } else if (data === "out") {
@@ -109,7 +110,7 @@ channel.addEventListener("message", ({ data }) => {
     // Another user's work must not continue under the new name.
     if (!tokens || (data.name === tokens.name && data.renewAt > tokens.renewAt)) adopt(data);
   }
-});
+};
 
 /** Returns an ID token, and replaces it first if it expires soon. Throws a TypeError if the user pool cannot be reached. */
 export async function token() {
@@ -190,14 +191,14 @@ function unmetRules() {
 }
 
 // Screen readers hear only the end of each step, not every key.
-$("sign-in-new").addEventListener("input", () => {
+$("sign-in-new").oninput = () => {
   const wereMet = rules.every((rule) => rule.className);
   if (!unmetRules().length && !wereMet) announce("The new password meets all rules.");
   const place = $("again-problem");
   const text = $("new-password").value.startsWith($("new-password-again").value) ? "" : "The two passwords differ.";
   if (text && !place.textContent) announce(text);
   place.textContent = text;
-});
+};
 
 async function sendForm(fields) {
   if (!challenge) {
@@ -251,7 +252,7 @@ function showTyped() {
   for (const id of ["password", "new-password", "new-password-again"]) $(id).type = type;
 }
 
-$("show-password").addEventListener("change", showTyped);
+$("show-password").onchange = showTyped;
 
 /** Shows the sign-in form on the start page. */
 function showSignIn() {
@@ -278,14 +279,14 @@ async function signInAgain() {
 
 // The user can close this dialog only by signing in or out.
 // Pressing Escape twice may still close the dialog. The dialog then reopens.
-dialog.addEventListener("cancel", (event) => event.preventDefault());
-dialog.addEventListener("close", () => waitingAgain && openDialog(dialog));
-$("again-leave").addEventListener("click", signOut);
+dialog.oncancel = (event) => event.preventDefault();
+dialog.onclose = () => waitingAgain && openDialog(dialog);
+$("again-leave").onclick = signOut;
 
 /** Ends the session in all tabs of this browser and in the user pool. */
 export function signOut() {
   // Without localStorage, only tabs that are awake notice the sign-out.
-  keep(config.clientId, Math.random(), "localStorage");
+  keep(meta("client-id"), Math.random(), "localStorage");
   channel.postMessage("out");
   return leave();
 }
@@ -299,7 +300,7 @@ async function leave() {
   if (ended?.refresh) {
     // The browser forgets the refresh token even if the user pool cannot revoke it.
     const revoked = ask("RevokeToken", { Token: ended.refresh }).catch(() => {});
-    await Promise.race([revoked, new Promise((resolve) => setTimeout(resolve, 3000))]);
+    await Promise.race([revoked, pause(3000)]);
   }
   location.replace(document.baseURI);
 }

@@ -1,7 +1,7 @@
 /** Shows the Today tab, with the latest news and the numbers of orders, reports, uploads and failures today. */
 import { get } from "./api.js";
 import { countFailures, countMessages, MESSAGES } from "./counts.js";
-import { $, fillOnce, h, keyed, part, s } from "./dom.js";
+import { $, fillOnce, h, keyed, part, put, s } from "./dom.js";
 import { amounts, clock, counted, HOUR, hour, midnight, number, now, time, weekday } from "./format.js";
 import { brief, notifications } from "./inbox.js";
 import { Listing, loaded, Poll } from "./listing.js";
@@ -19,11 +19,11 @@ const HEIGHT = 172;
 let figures = null;
 
 const poll = new Poll(async (signal, retry) => {
-  const place = { state: $("today-state"), what: "figures", isVisible: figures !== null, retry, signal };
+  const place = { id: "figures", isVisible: figures, retry, signal };
   figures = await loaded(place, () => get("today", { since: midnight().toISOString() }, signal));
   $("today-figures").hidden = false;
   showTotals(figures);
-  fillOnce("today-stock", JSON.stringify([figures.lowStock, person()?.isManager]), stock);
+  fillOnce("today-stock", [figures.lowStock, person()?.isManager], stock);
   countFailures(figures);
   showChart(figures.orders);
   return SECONDS;
@@ -31,7 +31,7 @@ const poll = new Poll(async (signal, retry) => {
 
 const news = new Listing({
   what: "news",
-  id: "today-news",
+  id: "today-news-list",
   key: (each) => each.messageId,
   load: async (_, signal) => {
     const page = await notifications({ limit: MESSAGES }, signal);
@@ -69,7 +69,7 @@ function showTotals({ orders, reports, uploads, failures }) {
     ["dead-letters", "Failures", atLeast(failed, failures), failed ? "" : "none", problems.filter(Boolean).join(", ")],
   ];
   const make = ([tab, title]) => {
-    const name = tab === "orders" || person()?.isManager ? h("a.whole", { href: `#${tab}`, text: title }) : title;
+    const name = tab === "orders" || person()?.isManager ? h("a.whole", { href: `#${tab}` }, title) : title;
     return h("div", h("dt", name), h("dd"), h("dd.note"), h("dd.note.problem"));
   };
   const update = (tile, [tab, , ...texts]) => {
@@ -81,11 +81,11 @@ function showTotals({ orders, reports, uploads, failures }) {
 
 function stock() {
   const { lowStock: low } = figures;
-  const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href, text }) : other);
+  const opens = (href, text, other = text) => (person()?.isManager ? h("a", { href }, text) : other);
   const content = low
     ? ["From the ", opens(`#${low.href.slice(1)}`, "inventory report"), " of ", time(low.generatedAt), "."]
     : ["Shown after the next inventory report. ", opens("#reports", "Request one.", "A manager can request one.")];
-  return [part("today-stock", "Low in stock", h("p.soft", ...content), ...(low ? lowBeans(low) : []))];
+  return part("today-stock", "Low in stock", h("p.soft", content), low && lowBeans(low));
 }
 
 /** Returns the hours with orders, those between, and the present hour, each with its number or null if unknown. */
@@ -123,17 +123,15 @@ function showChart(orders) {
       s(
         "rect",
         { class: kind, x, width, y, height, rx: Math.min(4, height / 2) },
-        count !== null && s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
+        count !== null && s("title", `${hour(start)}: ${counted(count, "order")}`),
       ),
-      count > 0 && s("text.number", { x: middle, y: y - 6, text: number(count) }),
-      s("text", { x: middle, y: BASE + 20, class: index % every ? "between" : null, text: hour(start) }),
+      count > 0 && s("text.number", { x: middle, y: y - 6 }, number(count)),
+      s("text", { x: middle, y: BASE + 20, class: index % every ? "between" : null }, hour(start)),
     ];
   });
   const values = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);
   const label = `Orders by hour. ${values.join("; ") || "None yet."}`;
-  $("today-chart").replaceChildren(
-    s("svg.chart", { role: "img", "aria-label": label, width: "100%", height: HEIGHT }, ...bars),
-  );
+  put($("today-chart"), s("svg.chart", { role: "img", "aria-label": label, width: "100%", height: HEIGHT }, bars));
 }
 
 export const today = {

@@ -1,6 +1,6 @@
 /** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. */
-import { ApiError, get, post } from "./api.js";
-import { $, announce, button, h, icon, isChanged, keyed } from "./dom.js";
+import { ApiError, apiError, get, post } from "./api.js";
+import { $, announce, button, h, icon, isChanged, keyed, put } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { MINUTE, number, now, size, time } from "./format.js";
 import { Listing } from "./listing.js";
@@ -64,11 +64,10 @@ async function send(sending) {
     announce(`${sending.file.name} was uploaded. It is being read.`);
     if (sending.isOnly && location.hash === "#uploads" && !document.querySelector("dialog[open]"))
       location.hash = `#uploads/${sending.uploadId}`;
-    else list.refresh();
+    else list.now();
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    sending.error = apiError(error);
     sending.step = "failed";
-    sending.error = error;
     announce(`${sending.file.name}: ${error.message}`);
   }
   showSendings();
@@ -85,16 +84,16 @@ function transfer(sending, { url, fields }) {
   body.append("file", sending.file);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.upload.addEventListener("progress", ({ loaded, total }) => {
+    request.upload.onprogress = ({ loaded, total }) => {
       sending.sent = loaded / total;
       showSendings();
-    });
-    request.addEventListener("load", () => {
+    };
+    request.onload = () => {
       reportAnswer();
       if (request.status < 300) resolve();
       else reject(new ApiError(request.status, refusal(request)));
-    });
-    request.addEventListener("error", () => reject(new TypeError("no response")));
+    };
+    request.onerror = () => reject(new TypeError("no response"));
     request.open("POST", url);
     request.send(body);
   });
@@ -146,17 +145,21 @@ function updateSending(element, sending) {
   if (step === "waiting") progress.removeAttribute("value");
   else progress.value = sent;
   if (!isChanged(outcome, step)) return;
-  if (step === "waiting") outcome.replaceChildren(h("a", { href: `#uploads/${uploadId}` }, "Open the preview"));
+  if (step === "waiting") put(outcome, h("a", { href: `#uploads/${uploadId}` }, "Open the preview"));
   // Status 400 means that the file is invalid, so a retry would not help.
-  else if (isFailed && error.status !== 400) outcome.replaceChildren(button("Try again", () => send(sending)));
-  else outcome.replaceChildren();
+  else if (isFailed && error.status !== 400)
+    put(
+      outcome,
+      button("Try again", () => send(sending)),
+    );
+  else put(outcome);
 }
 
-input.addEventListener("change", () => {
+input.onchange = () => {
   choose(input.files);
   // If the input is not cleared, choosing the same file again fires no change event.
   input.value = "";
-});
+};
 
 function drag(event) {
   const { type, target, dataTransfer } = event;
@@ -175,7 +178,7 @@ for (const type of ["dragover", "dragleave", "drop"]) addEventListener(type, dra
 
 const list = new Listing({
   what: "uploads",
-  id: "uploads",
+  id: "uploads-list",
   key: (each) => each.uploadId,
   load: async (parameters, signal) => {
     const { uploads, next } = await get("uploads", { limit: 25, ...parameters }, signal);
@@ -196,7 +199,7 @@ const list = new Listing({
 
 function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }) {
   const link = h("a.whole", { href: `#uploads/${uploadId}` }, h("b", filename));
-  const undo = () => askUndo({ uploadId, filename }, link, () => list.refresh());
+  const undo = () => askUndo({ uploadId, filename }, link, () => list.now());
   return h(
     "li.row",
     icon("upload"),
@@ -209,7 +212,7 @@ function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }) {
 
 function updateUpload(element, upload) {
   if (!isChanged(element, JSON.stringify(upload))) return;
-  element.querySelector(".status").replaceChildren(badge(upload));
+  put(element.querySelector(".status"), badge(upload));
   element.querySelector(".reason").textContent = about(upload);
   element.querySelector(".act").hidden = !canUndo(upload);
 }

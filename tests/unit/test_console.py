@@ -57,7 +57,6 @@ def test_the_console_is_a_web_page_that_knows_the_addresses_it_needs(api: Api) -
         "cafe-cognito-endpoint": "https://cognito-idp.us-east-1.amazonaws.com",
         "cafe-client-id": ENVIRONMENT["USER_POOL_CLIENT_ID"],
         "cafe-stage": "test",
-        "cafe-version": VERSION,
         # Only the local stack serves the page of a trace.
         "cafe-trace": "",
     }
