@@ -16,7 +16,7 @@ from chalicelib import correlation
 FIELD_CHARACTERS = 10_000
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+class Handler(logging.StreamHandler):  # type: ignore[type-arg]
     """Creates its formatter for the first log record, because many invocations of the authorizer log nothing."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -49,7 +49,7 @@ def logger(name: str) -> logging.Logger:
     """Returns the logger ``cafe.<name>``. The first call configures the log output."""
     root = logging.getLogger("cafe")
     if not root.handlers:
-        root.addHandler(_Handler(sys.stdout))
+        root.addHandler(Handler(sys.stdout))
         root.setLevel(logging.INFO)
         # Without this setting, Lambda's root handler would print each record a second time.
         root.propagate = False
