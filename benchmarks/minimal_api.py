@@ -1,7 +1,4 @@
-"""Contains minimal Chalice routes that make the same AWS calls as the system's routes, with no checks or retries.
-
-The authorizer is the system's own.
-"""
+"""Contains minimal Chalice routes with the AWS calls and the authorizer of the system, but no checks or retries."""
 
 import json
 import os

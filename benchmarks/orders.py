@@ -20,7 +20,6 @@ from chalicelib.orders import store
 from chalicelib.orders.order import Item, Order
 
 PEER = "one PutItem after another"
-OURS_TABLE, PEERS_TABLE = "ours", "peers"
 GOAL = 20.0
 # Maps each batch size to the number of rounds. The largest batch has only one round, because the peer needs a minute.
 SIZES = {100: 9, 1_000: 3, 10_000: 1}
@@ -36,7 +35,7 @@ def run() -> Iterator[Result]:
         for size, rounds in SIZES.items():
             work = f"store_orders, {size:,} messages, {dynamodb.SECONDS * 1000:.0f} ms a call"
             yield in_turns(work, partial(ours, size), PEER, partial(peers, size), GOAL, rounds, size)
-            if _stored(OURS_TABLE) != _stored(PEERS_TABLE):
+            if _stored("ours") != _stored("peers"):
                 raise AssertionError("store_orders and the peer stored different orders")
 
 
@@ -70,7 +69,7 @@ def _ours(numbers: Iterator[int], size: int) -> float:
     answer = store.store_orders(
         event,
         dynamodb=clients.aws("dynamodb"),
-        table=OURS_TABLE,
+        table="ours",
         sqs=clients.aws("sqs"),
         queue_url="",
         dead_letter_url="",
@@ -91,5 +90,5 @@ def _peers(numbers: Iterator[int], size: int) -> float:
     began = time.perf_counter()
     for message in event["Records"]:
         item = store.stored_item(Order.from_json(message["body"]))
-        client.put_item(TableName=PEERS_TABLE, Item=item, ConditionExpression="attribute_not_exists(orderID)")
+        client.put_item(TableName="peers", Item=item, ConditionExpression="attribute_not_exists(orderID)")
     return time.perf_counter() - began
