@@ -19,27 +19,33 @@ from local.stack import Stack
 
 @contextmanager
 def empty_cloud() -> Iterator[None]:
-    """Starts an empty MiniStack.
-
-    Inside the ``with`` block, the environment variables of this process select this MiniStack.
-    """
+    """Starts an empty MiniStack, and selects it as ``selected`` does."""
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         cloud = Cloud(Path(folder), port)
         if not cloud.installed:
             cloud.install()
+        with selected(cloud.endpoint):
+            try:
+                cloud.start()
+                yield
+            finally:
+                cloud.stop()
+
+
+@contextmanager
+def selected(endpoint: str) -> Iterator[None]:
+    """Selects the server at ``endpoint`` with this process's environment variables, inside the ``with`` block."""
+    clients.aws.cache_clear()
+    environment = dict(os.environ)
+    os.environ |= CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": REGION}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        # Cached clients would otherwise call a server that has been stopped.
         clients.aws.cache_clear()
-        environment = dict(os.environ)
-        os.environ |= CREDENTIALS | {"AWS_ENDPOINT_URL": cloud.endpoint, "AWS_DEFAULT_REGION": REGION}
-        try:
-            cloud.start()
-            yield
-        finally:
-            cloud.stop()
-            os.environ.clear()
-            os.environ.update(environment)
-            # Cached clients would otherwise call the stopped MiniStack.
-            clients.aws.cache_clear()
 
 
 @contextmanager

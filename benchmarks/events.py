@@ -81,3 +81,12 @@ def notification(orders: int = 1) -> dict[str, Any]:
     text = "\n".join(f"- order {order_id} of customer ana" for order_id in new_ids(orders))
     sns = {"MessageId": secrets.token_hex(16), "Timestamp": MOMENT, "Subject": "new orders", "Message": text}
     return {"Records": [{"Sns": sns}]}
+
+
+def failures() -> dict[str, Any]:
+    """Returns a batch from the retries queue, with one failure that no retry can help."""
+    function = "arn:aws:lambda:us-east-1:000000000000:function:cafe-dev-record_notification"
+    error = {"errorType": "KeyError", "errorMessage": "'Message'"}
+    body = {"requestContext": {"functionArn": function}, "requestPayload": notification(), "responsePayload": error}
+    message = {"messageId": secrets.token_hex(16), "receiptHandle": "1", "body": json.dumps(body)}
+    return {"Records": [{**message, "attributes": {"SentTimestamp": "1795230855123"}, "eventSource": "aws:sqs"}]}

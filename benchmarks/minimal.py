@@ -67,6 +67,15 @@ def record_notification(event: dict[str, Any], _context: Any) -> None:
 record_alarm = record_notification
 
 
+def retry_failures(event: dict[str, Any], _context: Any) -> None:
+    """Moves failures that no retry can help to the failures queue."""
+    import boto3
+
+    sqs = boto3.client("sqs")
+    for record in event["Records"]:
+        sqs.send_message(QueueUrl=os.environ["FAILURES_QUEUE_URL"], MessageBody=record["body"])
+
+
 def receive_upload(event: dict[str, Any], _context: Any) -> None:
     import csv
     from urllib.parse import unquote_plus

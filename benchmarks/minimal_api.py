@@ -1,4 +1,4 @@
-"""Contains minimal Chalice routes that make the same AWS calls as the system's routes, with no checks or retries."""
+"""Contains minimal Chalice routes with the AWS calls and the authorizer of the system, but no checks or retries."""
 
 import json
 import os
@@ -6,22 +6,32 @@ import secrets
 from typing import Any
 
 import boto3
-from chalice.app import Chalice, Response
+from chalice.app import AuthRequest, AuthResponse, Chalice, Response
 
+from chalicelib import sign_in
+from chalicelib.settings import Settings, cognito_endpoint
+
+settings = Settings.read()
 app = Chalice(app_name="minimal")
 dynamodb: Any = boto3.client("dynamodb")
 sqs: Any = boto3.client("sqs")
 sfn: Any = boto3.client("stepfunctions")
 
 
-@app.route("/orders/{order_id}")
+@app.authorizer()
+def authorize(request: AuthRequest) -> AuthResponse:
+    endpoint, client_id = cognito_endpoint(settings), settings.user_pool_client_id
+    return sign_in.authorize(request, endpoint=endpoint, issuer=settings.issuer, client_id=client_id)
+
+
+@app.route("/orders/{order_id}", authorizer=authorize)
 def get_order(order_id: str) -> Any:
     return dynamodb.get_item(
         TableName=os.environ["ORDERS_TABLE"], Key={"orderID": {"S": order_id}}, ConsistentRead=True
     )["Item"]
 
 
-@app.route("/orders", methods=["POST"])
+@app.route("/orders", methods=["POST"], authorizer=authorize)
 def place_order() -> Response:
     request: Any = app.current_request
     order_id = secrets.token_urlsafe(16)
@@ -32,7 +42,7 @@ def place_order() -> Response:
     return Response({"orderID": order_id}, status_code=202)
 
 
-@app.route("/create_report", methods=["POST"])
+@app.route("/create_report", methods=["POST"], authorizer=authorize)
 def create_report() -> Response:
     report_id = secrets.token_hex(8)
     sfn.start_execution(stateMachineArn=os.environ["INVENTORY_REPORT_ARN"], name=report_id, input="{}")

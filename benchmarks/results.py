@@ -101,7 +101,7 @@ def conditions() -> str:
     server = find_program("mariadbd")
     output = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout if server else ""
     mariadb = re.search(r"Ver ([\d.]+)", output)
-    ministack = re.search("^ministack==(.*)$", REQUIREMENTS.read_text(), re.MULTILINE)
+    ministack = re.search(r"^ministack==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE)
     versions = {
         "Python": platform.python_version(),
         "MariaDB": mariadb[1] if mariadb else None,

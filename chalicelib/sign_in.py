@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 import traceback
@@ -143,6 +144,7 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
 
     Raises ``TokenRefused`` with a reason that contains no part of the token.
     """
+    _postpone_certificates()
     import jwt
 
     token = re.sub(r"^Bearer +", "", token.strip(), flags=re.IGNORECASE)
@@ -168,6 +170,24 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
         raise TokenRefused("the token is not an id token")
     groups = claims.get("cognito:groups", [])
     return str(claims["cognito:username"]), [group for group in (STAFF, MANAGERS) if group in groups]
+
+
+@cache
+def _postpone_certificates() -> None:
+    """Loads ``cryptography.x509`` on first use, because it takes a third of the import of PyJWT.
+
+    PyJWT uses it only for keys that are certificates, and a user pool has none.
+    """
+    from importlib.util import LazyLoader, find_spec, module_from_spec
+
+    import cryptography
+
+    spec = find_spec("cryptography.x509")
+    if spec and spec.loader and spec.name not in sys.modules:
+        spec.loader = LazyLoader(spec.loader)
+        # Without the attribute, ``from cryptography import x509`` would load the module at once.
+        sys.modules[spec.name] = cryptography.x509 = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[spec.name])
 
 
 def allowed(groups: list[str]) -> list[str | AuthRoute]:

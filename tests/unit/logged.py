@@ -7,12 +7,12 @@ import json
 import logging
 from typing import Any
 
-from pythonjsonlogger.json import JsonFormatter
+from chalicelib.logs import Formatter
 
 
 def log_handler() -> logging.Handler:
     """Returns the log handler of the functions, without the handlers that pytest adds."""
-    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
+    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, Formatter))
     return handler
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import growth, load, money, page, results
+from benchmarks import growth, load, minimal, money, page, results
 from benchmarks.results import Point, Result
+from infra.functions import NAMES
 
 PRICES = {
     "api_gateway.rest.per_1000000": 4.0,
@@ -57,6 +58,10 @@ def test_the_page_and_the_record_contain_every_benchmark() -> None:
     assert results.read().keys() == BENCHMARKS.keys()
     text = page.PAGE.read_text()
     assert page.with_results(text) == text
+
+
+def test_every_function_has_a_minimal_function() -> None:
+    assert set(NAMES) <= vars(minimal).keys()
 
 
 def test_curves_are_drawn_from_the_points_of_the_results() -> None:

@@ -20,7 +20,7 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from chalicelib import clients
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, PasswordRefused, Unavailable
-from chalicelib.settings import Database
+from chalicelib.settings import VERSION, Database
 from tests.unit.cloud import Aws, refusing
 
 DATABASE = Database("db.example", 3307, "cafe", "reader", "secret")
@@ -103,6 +103,7 @@ def test_a_call_is_signed_with_version_4_and_all_its_tries_end_before_the_api_ti
     for service in SERVICES:
         config = clients.aws(service).meta.config
         assert config.signature_version in ("v4", "s3v4")
+        assert config.user_agent == f"cafe/{VERSION}"
         assert config.retries == {"mode": "standard", "total_max_attempts": clients.ATTEMPTS}
         assert clients.ATTEMPTS > 1
         waited = clients.ATTEMPTS * (config.connect_timeout + config.read_timeout) + clients.BACKOFF_SECONDS

@@ -115,10 +115,22 @@ def loaded(code: str) -> set[str]:
 def test_importing_the_app_loads_only_what_every_function_needs() -> None:
     """Imports take most of a cold start, so handlers and clients.py import modules only when they are called."""
     names = ("clients", "correlation", "errors", "logs", "rest", "settings")
-    needed = "import contextvars, dataclasses, pathlib, chalice.app, pythonjsonlogger.json"
+    needed = "import __future__, contextvars, dataclasses, gc, pathlib, chalice.app"
     own = {"app", "chalicelib", *(f"chalicelib.{name}" for name in names)}
     more = loaded("import app") - loaded(needed) - own
     assert not more, f"every function waits for {', '.join(sorted(more))}: import it where it is used"
+
+
+def test_checking_a_token_loads_no_certificates() -> None:
+    refused = "    sign_in.bearer('a.b.c', keys=None, issuer='', client_id='')\nexcept sign_in.TokenRefused:\n    pass"
+    modules = loaded(f"from chalicelib import sign_in\ntry:\n{refused}")
+    assert "jwt.algorithms" in modules
+    assert "cryptography.x509.name" not in modules
+
+
+def test_a_cold_start_looks_for_no_garbage() -> None:
+    create = "clients.aws('s3', 'us-east-1').list_buckets"
+    loaded(f"import gc\nfrom app import clients\nruns = gc.get_stats()\n{create}\nassert gc.get_stats() == runs")
 
 
 def test_no_flow_loads_modules_that_only_another_flow_needs() -> None:
