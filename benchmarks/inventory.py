@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +37,8 @@ from local.database import Database
 from local.processes import free_ports
 
 BUCKET = "reports"
+QUERY = f"""SELECT {", ".join(inventory.COLUMNS.values())}
+    FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"""
 PEER = "fetchall, one render, one put_object each"
 SUPPLIERS = 1_000
 MOMENT = datetime(2026, 11, 21, 3, 14, 15, tzinfo=UTC)
@@ -43,6 +46,7 @@ GENERATED_AT = timestamp(MOMENT)
 LINK_SECONDS = 3_600
 # A large inventory may need up to 20 % more memory than a small inventory, because measurements vary.
 SAME_MEMORY = 1 / 1.2
+parse_price = lru_cache(10_000)(prices.parse_price)
 # A cell that starts with one of these characters could be a formula in a spreadsheet.
 FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
 
@@ -117,7 +121,7 @@ def _render() -> None:
 def _plain(database: settings.Database) -> int:
     s3, key = clients.aws("s3"), "inventory/peer/inventory.csv"
     with clients.mysql(database) as connection, connection.cursor() as cursor:
-        cursor.execute(inventory.QUERY)
+        cursor.execute(QUERY)
         rows = cursor.fetchall()
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
@@ -142,7 +146,7 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
     summary = render.Summary(settings.LOW_STOCK, len(rows))
     stock: dict[str, int] = defaultdict(int)
     for row in rows:
-        amount, quantity = render._amount(row[9] or "", settings.DOLLAR), row[10] or 0
+        amount, quantity = parse_price(row[9] or ""), row[10] or 0
         summary.quantity += quantity
         summary.uncounted += row[10] is None
         summary.low += summary.is_low(row[10])
@@ -157,7 +161,7 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
     groups: dict[str, list[render.Bean]] = defaultdict(list)
     for row in shown:
         cells = render.Row._make(texts.plain("" if cell is None else str(cell)) for cell in row)
-        bean = render.Bean(cells, prices.parse_price(cells.price), row[10])
+        bean = render.Bean(cells, parse_price(cells.price), row[10])
         groups[cells.supplier_id].append(bean)
         if summary.is_low(bean.quantity) and len(summary.neediest) < render.LOW_STOCK_SHOWN:
             summary.neediest.append(bean)

@@ -75,7 +75,9 @@ class Comparison:
 
     def follow(self, rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
         """Yields all rows of the CSV file unchanged, and compares them on the way."""
-        lines = iter(rows)
+        return self._follow(iter(rows)) if self.is_readable else iter(rows)
+
+    def _follow(self, lines: Iterator[Sequence[str]]) -> Iterator[Sequence[str]]:
         while batch := list(islice(lines, BATCH_ROWS)):
             self._compare(batch)
             yield from batch

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from chalicelib.errors import aws_errors
@@ -12,6 +15,7 @@ from chalicelib.errors import aws_errors
 # To save memory, parts have the smallest size that S3 accepts. S3 accepts 10,000 parts per file, so a file can be up to
 # 50 GB.
 PART_BYTES = 5 * 1024 * 1024
+BLOCK_BYTES = 256 * 1024
 
 
 @aws_errors()
@@ -31,14 +35,15 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
     upload = {"Bucket": bucket, "Key": key, "UploadId": started["UploadId"]}
     try:
         stored: list[dict[str, Any]] = []
-        while part:
-            number = len(stored) + 1
-            answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
-            stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
-            # This part is freed before the next part is built. Memory then contains only one part and the copy that
-            # botocore makes.
-            part = b""
-            part = next(parts, b"")
+        # While one part is uploaded, the next part is read.
+        with ThreadPoolExecutor(1) as uploads:
+            while part:
+                number = len(stored) + 1
+                send = partial(s3.upload_part, **upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
+                sending = uploads.submit(copy_context().run, send)
+                part = next(parts, b"")
+                answer = sending.result()
+                stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
     except BaseException:
         # An error while aborting is ignored, because the bucket's lifecycle rules also delete the parts of unfinished
@@ -49,14 +54,25 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
 
 
 def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
-    part = bytearray()
+    """Yields parts. A part changes when the next part but one is built, because new memory would fragment."""
+    part, other, size = bytearray(), bytearray(), 0
     for chunk in chunks:
-        part += chunk
-        if len(part) >= PART_BYTES:
+        part[size : size + len(chunk)] = chunk
+        size += len(chunk)
+        if size >= PART_BYTES:
+            del part[size:]
             yield part
-            part = bytearray()
-    if part:
+            part, other, size = other, part, 0
+    if size:
+        del part[size:]
         yield part
+
+
+class _Blocks(io.BufferedReader):
+    """Returns whole blocks to TextIOWrapper, which asks for 8 KB. Each read from S3 takes many function calls."""
+
+    def read1(self, size: int = -1) -> bytes:  # noqa: ARG002 - the base class's signature
+        return self.read(BLOCK_BYTES)
 
 
 @contextmanager
@@ -67,6 +83,6 @@ def open_text(s3: Any, bucket: str, key: str) -> Iterator[tuple[io.TextIOWrapper
     """
     with aws_errors():
         answer = s3.get_object(Bucket=bucket, Key=key)
-        body = io.BufferedReader(answer["Body"], 1024 * 1024)
+        body = _Blocks(answer["Body"], BLOCK_BYTES)
         with io.TextIOWrapper(body, encoding="utf-8-sig", newline="") as text:
             yield text, answer["ContentLength"]

@@ -18,8 +18,10 @@ from chalicelib.errors import DatabaseRefused
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
+Batch = tuple[list[bytes], list[bytes]]
+
 # Each read from the connection returns at most this many bytes.
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 32 * 1024
 # A packet has at most this many bytes. A longer row continues in the next packet.
 LONGEST_PACKET = 0xFFFFFF
 # If a cell has at most 250 bytes, its first byte contains the length. Otherwise, the first byte is a code for NULL, or
@@ -28,9 +30,10 @@ LONGEST_PACKET = 0xFFFFFF
 NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 
 
-def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generator[list[bytes], None, None]:
-    """Yields lists of cells that contain only whole rows. All lists except the last contain at least ``at_once`` cells.
+def read_rows(connection: Connection[Any], query: str, columns: int, at_once: int) -> Generator[Batch, None, None]:
+    """Yields batches of whole rows. All batches except the last contain at least ``at_once`` rows.
 
+    A batch is a list with the first ``columns`` cells of each row, and a list with the rest of each row for ``divide``.
     NULL becomes ``b""``. The caller must close the generator after use. The connection cannot be reused after the
     generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB. Raises a PyMySQL error or
     ``OSError`` if the connection or the query fails.
@@ -42,23 +45,47 @@ def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generat
     result = cursor._result  # type: ignore[attr-defined]
     # Prevents PyMySQL from reading the rest of the result when the cursor is closed.
     result.unbuffered_active = False
-    yield from _cells(connection._rfile, at_once)  # type: ignore[attr-defined]
+    yield from _rows(connection._rfile, columns, at_once)  # type: ignore[attr-defined]
 
 
-def _cells(stream: Any, at_once: int) -> Generator[list[bytes], None, None]:
+def divide(rest: bytes) -> list[bytes]:
+    """Returns the cells in the rest of a row."""
+    cells: list[bytes] = []
+    at = 0
+    while at < len(rest):
+        at = _read_cell(rest, at, cells)
+    return cells
+
+
+def _read_cell(data: bytes, at: int, cells: list[bytes]) -> int:
+    """Adds the cell at ``at`` to ``cells``, and returns where the next cell begins."""
+    length = data[at]
+    begin = at + 1
+    if length == NULL:
+        length = 0
+    elif length > NULL:
+        begin += 2 if length == IN_TWO_BYTES else 3
+        length = int.from_bytes(data[at + 1 : begin], "little")
+    cells.append(data[begin : begin + length])
+    return begin + length
+
+
+def _rows(stream: Any, columns: int, at_once: int) -> Generator[Batch, None, None]:
     from pymysql.err import OperationalError, raise_mysql_exception
 
     cells: list[bytes] = []
-    rest = b""
+    rests: list[bytes] = []
+    places = range(columns)
+    left = b""
     while True:
         block = stream.read1(BLOCK_BYTES)
         if not block:
             raise OperationalError(2013, "Lost connection to MySQL server during query")
-        data = rest + block
+        data = left + block
         size = len(data)
         packet = 0
         # This loop takes most of a report's time, so it avoids function calls where possible.
-        add = cells.append
+        add, add_rest = cells.append, rests.append
         while packet + 4 < size:
             length = data[packet] | data[packet + 1] << 8 | data[packet + 2] << 16
             at = packet + 4
@@ -67,27 +94,23 @@ def _cells(stream: Any, at_once: int) -> Generator[list[bytes], None, None]:
                 if length == LONGEST_PACKET:
                     raise DatabaseRefused("a row of 16 MB is too long for a report")
                 break
-            if data[at] == ERROR:
-                raise_mysql_exception(data[at:end])
-            if data[at] == END:
-                if cells:
-                    yield cells
+            if data[at] >= END:
+                if data[at] == ERROR:
+                    raise_mysql_exception(data[at:end])
+                if rests:
+                    yield cells, rests
                 return
-            while at < end:
+            for _ in places:
                 length = data[at]
-                at += 1
-                if length >= NULL:
-                    if length == NULL:
-                        add(b"")
-                        continue
-                    begin = at + (2 if length == IN_TWO_BYTES else 3)
-                    length = int.from_bytes(data[at:begin], "little")
-                    at = begin
-                next_cell = at + length
-                add(data[at:next_cell])
-                at = next_cell
+                if length < NULL:
+                    next_cell = at + length + 1
+                    add(data[at + 1 : next_cell])
+                    at = next_cell
+                else:
+                    at = _read_cell(data, at, cells)
+            add_rest(data[at:end])
             packet = end
-        rest = data[packet:]
-        if len(cells) >= at_once:
-            yield cells
-            cells = []
+        left = data[packet:]
+        if len(rests) >= at_once:
+            yield cells, rests
+            cells, rests = [], []

@@ -12,6 +12,8 @@ from chalicelib.settings import DOLLAR
 # price with more than nine digits before the decimals is treated as a mistake.
 PLAIN = re.compile(r"([0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
 GROUPED = re.compile(r"([1-9][0-9]{0,2}(?:([.,' ’])[0-9]{3})(?:\2[0-9]{3})?)(?:(?!\2)[.,]([0-9]{1,4}))?")
+# Most prices have this form, which needs no other step.
+USUAL = re.compile(r"[0-9]{1,9}\.[0-9]{2}")
 # A price such as ``1.234`` or ``1,234`` could have thousands or decimals.
 AMBIGUOUS = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
 
@@ -21,6 +23,8 @@ def parse_price(text: str, currency: str = DOLLAR) -> Decimal | None:
 
     Returns None for a negative price or another currency, because such a price would make the total wrong.
     """
+    if USUAL.fullmatch(text):
+        return Decimal(text)
     bare = fold(text)
     bare = bare.removeprefix(currency) if bare.startswith(currency) else bare.removesuffix(currency)
     bare = bare.strip()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
+from typing import Any, cast
+
+from chalicelib.reports import inventory, mysql
 
 Cell = str | bytes | int | None
 Row = tuple[Cell, ...]
@@ -69,3 +72,15 @@ class Connection:
         taken = bytes(self._waiting[:size])
         del self._waiting[:size]
         return taken
+
+
+def selected(rows: Iterable[Row]) -> Iterator[Row]:
+    """Returns rows of the CSV file with the cells in the order in which the inventory's query selects them."""
+    places = [list(inventory.COLUMNS).index(name) for name in inventory.SELECTED]
+    return (tuple(row[place] for place in places) for row in rows)
+
+
+def as_csv(rows: Iterable[Row]) -> bytes:
+    """Returns the CSV file of an inventory report."""
+    connection = cast("Any", Connection(selected(rows)))
+    return b"".join(inventory.to_csv(mysql.read_rows(connection, "", len(inventory.BEAN), 1)))

@@ -17,7 +17,7 @@ from chalice.local import LambdaContext
 from chalicelib import clients
 from chalicelib.errors import DatabaseUnavailable
 from chalicelib.settings import Database
-from tests.unit.answering import Connection, Row
+from tests.unit.answering import Connection, Row, selected
 from tests.unit.api import Api
 from tests.unit.cloud import ENVIRONMENT, Aws
 
@@ -36,7 +36,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def mysql(arn: str) -> Iterator[Connection]:
         assert arn == "arn:secret"
-        yield Connection(BEANS)
+        yield Connection(selected(BEANS))
 
     monkeypatch.setattr(clients, "mysql_of_secret", mysql)
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,8 +17,8 @@ from pymysql.err import OperationalError
 
 from chalicelib.errors import Unavailable
 from chalicelib.reports import files
-from chalicelib.reports.inventory import COLUMNS, NUMBERS, neutralise, read_inventory, to_csv
-from tests.unit.answering import Connection, Row, in_utf8
+from chalicelib.reports.inventory import COLUMNS, NUMBERS, neutralise, read_inventory
+from tests.unit.answering import Connection, Row, as_csv, selected
 
 BUCKET = "cafe-test-reports"
 NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, tzinfo=UTC)
@@ -54,19 +54,15 @@ def stored(s3: Any, report_id: str = "r1") -> list[list[str]]:
     return list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")))
 
 
-def cells(rows: list[Row]) -> list[bytes]:
-    return [in_utf8(cell) for row in rows for cell in row]
-
-
 def many(count: int) -> Iterator[Row]:
-    return (
+    return selected(
         (1, "Azul", "", None, "", "", number, "Arabica", "x" * 255, "1.00", 5, "y" * 255) for number in range(count)
     )
 
 
 def test_each_bean_is_a_line_under_the_names_of_the_columns(s3: Any) -> None:
     empty: Row = (None,) * 6 + (1, None, "", None, None, "")
-    connection = Connection([BEAN, empty])
+    connection = Connection(selected([BEAN, empty]))
     answer = read(connection, s3)
     made = {"reportId": "r1", "csvKey": "inventory/r1/inventory.csv", "generatedAt": "2026-11-21T03:14:15.123456Z"}
     assert answer == {**made, "rows": 2}
@@ -81,7 +77,7 @@ def test_each_bean_is_a_line_under_the_names_of_the_columns(s3: Any) -> None:
 
 def test_the_file_is_a_download_with_a_name_and_a_byte_order_mark_for_spreadsheets(s3: Any) -> None:
     made = calls(s3)
-    read(Connection([BEAN]), s3)
+    read(Connection(selected([BEAN])), s3)
     assert made == ["PutObject"]
     found = s3.get_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv")
     assert found["ContentType"] == "text/csv; charset=utf-8"
@@ -113,19 +109,27 @@ def test_a_large_inventory_is_uploaded_in_parts_of_bounded_size(s3: Any, small_p
     assert s3.head_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv")["ContentType"] == "text/csv; charset=utf-8"
 
 
-def test_only_the_rows_of_the_next_part_are_read_from_mysql(s3: Any, small_parts: int) -> None:
-    taken = 0
+def test_only_the_next_part_is_read_from_mysql_during_an_upload(s3: Any, small_parts: int) -> None:
+    taken, in_second_part = 0, Event()
 
     def rows() -> Iterator[Row]:
         nonlocal taken
         for taken, row in enumerate(many(5_000)):  # noqa: B007 (counted from outside)
+            if taken == 1_500:
+                in_second_part.set()
             yield row
 
+    def during_upload(**_: Any) -> None:
+        assert in_second_part.wait(10)
+        seen.append(taken)
+
     seen: list[int] = []
-    s3.meta.events.register("before-call.s3.UploadPart", lambda **_: seen.append(taken))
+    s3.meta.events.register("before-call.s3.UploadPart", during_upload)
     read(Connection(rows()), s3)
     assert len(seen) >= 5
-    assert all(later - sooner < 1_100 for sooner, later in pairwise([0, *seen]))
+    assert all(rows < (number + 1) * 1_100 for number, rows in enumerate(seen, 1))
+    # The next part did not overwrite a part during its upload.
+    assert [row[6] for row in stored(s3)[1:]] == [str(number) for number in range(5_000)]
 
 
 def test_if_the_mysql_connection_is_lost_nothing_is_left_in_s3(s3: Any, small_parts: int) -> None:
@@ -151,7 +155,7 @@ def test_if_s3_fails_the_upload_is_aborted_and_no_more_rows_are_read(s3: Any, sm
     assert made[-1] == "AbortMultipartUpload"
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=BUCKET)
     assert connection.answer.unbuffered_active is False
-    assert sum(1 for _ in connection.rest) > 8_000
+    assert sum(1 for _ in connection.rest) > 7_000
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,7 @@ def test_a_string_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_n
     text = f"{start}1+1"
     expected = text if start in ("", "4", "é", " =") else f"'{text}"
     assert neutralise(text.encode()) == expected.encode()
-    lines = b"".join(to_csv([cells([(1, "-1", None, None, None, None, 2, "", "", "-4.20", -5, "")])])).decode()
+    lines = as_csv([(1, "-1", None, None, None, None, 2, "", "", "-4.20", -5, "")]).decode()
     assert lines.splitlines()[1] == "1,'-1,,,,,2,,,'-4.20,-5,"
 
 
@@ -182,4 +186,4 @@ def test_the_file_is_the_one_that_the_csv_module_writes(texts: list[tuple[str | 
                 for name, cell in zip(COLUMNS, row, strict=True)
             ]
         )
-    assert b"".join(to_csv([cells(rows)] if rows else [])) == ("\ufeff" + expected.getvalue()).encode()
+    assert as_csv(rows) == ("\ufeff" + expected.getvalue()).encode()

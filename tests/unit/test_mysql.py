@@ -11,18 +11,19 @@ from hypothesis import strategies as st
 from pymysql.err import OperationalError
 
 from chalicelib.errors import DatabaseRefused
-from chalicelib.reports.mysql import read_cells
+from chalicelib.reports.mysql import Batch, divide, read_rows
 from tests.unit.answering import Connection, Row, in_utf8
 
 KILLED = b"\xff" + (1317).to_bytes(2, "little") + b"#70100Query execution was interrupted"
 
 
-def read(connection: Connection, at_once: int = 1) -> Iterable[list[bytes]]:
-    return read_cells(cast("Any", connection), "SELECT", at_once)
+def read(connection: Connection, at_once: int = 1) -> Iterable[Batch]:
+    return read_rows(cast("Any", connection), "SELECT", 1, at_once)
 
 
 def cells(connection: Connection) -> list[bytes]:
-    return [cell for batch in read(connection) for cell in batch]
+    rows = (row for batch in read(connection) for row in zip(*batch, strict=True))
+    return [cell for first, rest in rows for cell in (first, *divide(rest))]
 
 
 @pytest.mark.parametrize("size", [0, 1, 250, 251, 252, 255, 1_020, 65_535, 65_536, 300_000])
@@ -36,10 +37,10 @@ def test_any_rows_are_read_wherever_the_network_cuts_them(rows: list[Row], block
 
 
 def test_rows_come_in_lists_of_whole_rows() -> None:
-    batches = list(read(Connection([(1, "x" * 97, 2)] * 1_000, block_bytes=1_000), 30))
-    assert sum(map(len, batches)) == 3_000
-    assert all(len(batch) % 3 == 0 for batch in batches)
-    assert all(30 <= len(batch) < 70 for batch in batches[:-1])
+    batches = list(read(Connection([(1, "x" * 97, 2)] * 1_000, block_bytes=1_000), 10))
+    assert sum(len(cells) for cells, _ in batches) == 1_000
+    assert all(len(cells) == len(rests) for cells, rests in batches)
+    assert all(10 <= len(cells) < 24 for cells, _ in batches[:-1])
 
 
 def test_an_error_between_rows_is_raised_as_pymysql_does() -> None:

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.names import clean, fold
-from chalicelib.reports.inventory import to_csv
 from chalicelib.uploads.detection import COLUMNS, NotImported
 from chalicelib.uploads.rows import BadRow, Row, read_rows
-from tests.unit.answering import in_utf8
+from tests.unit.answering import as_csv
 
 # --- The CSV file of a report
 
@@ -31,15 +30,10 @@ Bean = tuple[str, str, str, str | None, str | None, int]
 
 def report(beans: list[Bean]) -> bytes:
     """Returns the CSV file of an inventory report."""
-    cells = [
-        in_utf8(cell)
+    return as_csv(
+        (*(7, supplier, "Köln", None, "=a@example.com", "+1 555", number), type_, product, price, quantity, description)
         for number, (supplier, type_, product, price, description, quantity) in enumerate(beans)
-        for cell in (
-            *(7, supplier, "Köln", None, "=a@example.com", "+1 555", number),
-            *(type_, product, price, quantity, description),
-        )
-    ]
-    return b"".join(to_csv([cells] if cells else []))
+    )
 
 
 def saved_again(data: bytes) -> bytes:

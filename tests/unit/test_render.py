@@ -20,13 +20,13 @@ from botocore.response import StreamingBody
 from chalicelib.errors import Unavailable
 from chalicelib.reports import render as rendering
 from chalicelib.reports.comparison import Comparison
-from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
+from chalicelib.reports.inventory import COLUMNS, neutralise
 from chalicelib.reports.prices import parse_price
 from chalicelib.reports.render import Page, render, render_report
 from chalicelib.storage import page as storage_page
 from chalicelib.storage.measurement import Bucket, Measurement
 from tests.unit import answering
-from tests.unit.answering import in_utf8
+from tests.unit.answering import as_csv, in_utf8
 
 BUCKET = "cafe-test-reports"
 summarise = partial(rendering.summarise, low_stock=20)
@@ -333,7 +333,7 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
         (7, "Café Azul", "", None, "", "", 1, "Arabica", "Peaberry\r\nround", "4.20", 5, None),
         (None, None, None, None, None, None, 2, "", "", "", 7, ""),
     ]
-    body = b"".join(to_csv([[in_utf8(cell) for row in rows for cell in row]]))
+    body = as_csv(rows)
     s3.put_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv", Body=body)
     totals = {"rows": 2, "suppliers": 1, "quantity": 12, "generatedAt": MADE}
     low = [
@@ -356,7 +356,7 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
 
 
 def test_a_truncated_csv_makes_no_report_and_can_be_retried(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    half = b"".join(to_csv([[b"%d" % number for number in range(12)]]))
+    half = as_csv([tuple(range(12))])
     body = StreamingBody(io.BytesIO(half), len(half) + 1)
     monkeypatch.setattr(s3, "get_object", lambda **_: {"Body": body, "ContentLength": len(half) + 1})
     with pytest.raises(Unavailable):
