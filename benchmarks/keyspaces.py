@@ -28,7 +28,7 @@ def _any_script(number: int, random: Random) -> str:
 
 def _words(number: int, random: Random) -> str:
     """Returns words in mixed case after a long shared prefix."""
-    return f"{SHARED}{' '.join(random.choices(WORDS, k=3))}/{random.choice(WORDS)} & {number}+~.csv"
+    return f"{SHARED}{' '.join(random.choices(WORDS, k=3))}/{random.choice(WORDS)} & <{number}>+~%41.csv"
 
 
 def _partition(number: int, random: Random) -> str:
