@@ -72,13 +72,13 @@ class StandIn:
         bucket, _, key = url.path.strip("/").partition("/")
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         if method not in ("GET", "HEAD") or key:
-            return "501 Not Implemented", _xml("Error", b"<Code>NotImplemented</Code>")
+            return "501 Not Implemented", b"<Error><Code>NotImplemented</Code></Error>"
         if not bucket:
             about = f"<CreationDate>{CREATED}</CreationDate><BucketRegion>{REGION}</BucketRegion>"
             buckets = (f"<Bucket><Name>{name}</Name>{about}</Bucket>".encode() for name in self._buckets)
             return "200 OK", _xml("ListAllMyBucketsResult", b"<Buckets>", *buckets, b"</Buckets>")
         if bucket not in self._buckets:
-            return "404 Not Found", _xml("Error", b"<Code>NoSuchBucket</Code>")
+            return "404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"
         return "200 OK", _xml("LocationConstraint") if "location" in query else self._page(bucket, query)
 
     def _page(self, bucket: str, query: dict[str, str]) -> bytes:
