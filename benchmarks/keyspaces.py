@@ -22,19 +22,13 @@ def _hash(_: int, random: Random) -> str:
     return f"{digest[:2]}/{digest}"
 
 
-def _skewed(number: int, random: Random) -> str:
-    """Returns a key that in 90 % of the cases is under the same prefix."""
-    folder = "logs/2026/production" if number % 10 else f"customer-{random.randrange(100):02}"
-    return f"{folder}/{number:08}.log"
-
-
 def _any_script(number: int, random: Random) -> str:
     return f"{''.join(random.choices(SCRIPTS, k=2))}/{''.join(random.choices(SCRIPTS, k=4))}-{number}.jpg"
 
 
 def _words(number: int, random: Random) -> str:
     """Returns words in mixed case after a long shared prefix."""
-    return f"{SHARED}{' '.join(random.choices(WORDS, k=3))}/{random.choice(WORDS)} & {number}+~.csv"
+    return f"{SHARED}{' '.join(random.choices(WORDS, k=3))}/{random.choice(WORDS)} & <{number}>+~%41.csv"
 
 
 def _partition(number: int, random: Random) -> str:
@@ -54,7 +48,10 @@ KEYSPACES: dict[str, Callable[[int], list[str]]] = {
     "uuids": partial(_keys, lambda _, random: str(UUID(int=random.getrandbits(128), version=4))),
     "hashes": partial(_keys, _hash),
     "flat": partial(_keys, lambda n, _: f"receipts/{n:09}.pdf"),
-    "skewed": partial(_keys, _skewed),
+    # Nine tenths of the keys are under one prefix.
+    "skewed": partial(
+        _keys, lambda n, _: f"{'logs/2026/production' if n % 10 else f'customer-{n % 97:02}'}/{n:08}.log"
+    ),
     "any_script": partial(_keys, _any_script),
     "words": partial(_keys, _words),
     "partitions": partial(_keys, _partition),

@@ -30,10 +30,11 @@ def table(measurement: Measurement) -> str:
 
 def line(result: Result) -> str:
     """Returns a table row, with a mark if the result is worse than the recorded result or misses its goal."""
-    shortfall = 1 - result.times / result.goal
+    shortfall = 1 - result.times / (result.goal or 1)
     times = f"{result.times:.2f}" + (f" **worse** than {result.worse_than:.2f}" if result.worse_than else "")
     spread = "{:.2f} to {:.2f}".format(*result.spread) if result.spread else ""
     goal = f"{result.goal:.2f} met" if shortfall <= 0 else f"{result.goal:.2f} **missed** by {shortfall:.1%}"
+    goal = goal if result.goal else ""
     return f"| {' | '.join((result.work, result.ours, result.peer, result.peers, times, spread, goal))} |"
 
 

@@ -36,8 +36,8 @@ class Result:
     """A comparison of the system's code with a peer. ``ours`` and ``peers`` are the measured figures with their units.
 
     ``times`` is how many times faster or smaller ``ours`` is, and ``spread`` is the range of ``times`` over all rounds.
-    ``goal`` is the lowest accepted value of ``times``. If this result is worse than the recorded result, ``worse_than``
-    is the recorded value of ``times``.
+    ``goal`` is the lowest accepted value of ``times``, or 0 without a goal. If this result is worse than the recorded
+    result, ``worse_than`` is the recorded value of ``times``.
     """
 
     work: str

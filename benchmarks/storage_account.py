@@ -1,8 +1,8 @@
 """``python -m benchmarks.storage_account`` simulates the time and the cost of listing all objects of a large account.
 
-The simulation uses the steps and limits of ``chalicelib/storage``. Workers list ranges of keys. Idle workers split
-buckets, here into halves. The work left at a function's time limit is divided among other functions. The constants in
-this file are assumptions about AWS. Nothing is random, so every run prints the same figures.
+The simulation uses the steps and limits of ``chalicelib/storage``. Workers list ranges of keys. An idle worker takes
+half of the largest remaining range. The work left at a function's time limit is divided among other functions. The
+constants in this file are assumptions about AWS. Nothing is random, so every run prints the same figures.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import json
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.money import CONFIG, MB_OF_A_PROCESSOR, memory, states
 from chalicelib.storage.crew import RESERVE_SECONDS, WORKERS
-from chalicelib.storage.listing import PAGES_UNSPLIT
 from chalicelib.storage.report import ROUNDS, TURN_SECONDS
 from chalicelib.storage.shares import SHARES
 
 PRICES = Path(__file__).parent / "prices.json"
 
-# These are the durations in seconds of a call that returns 1,000 keys and of a call that returns one key.
+# This is the duration in seconds of a call that returns 1,000 keys.
 PAGE_SECONDS = 0.1
-PROBE_SECONDS = 0.03
-PROBES = 12
-# Processing 1,000 keys takes this many seconds of processor time. Without TLS, the measured time is 6 to 8 ms.
-PROCESSOR_SECONDS = 0.01
+# Processing 1,000 keys takes this many seconds of processor time. Without TLS, the measured time is about 4 ms.
+PROCESSOR_SECONDS = 0.005
+# Each split costs an additional call. A bucket is split at most this often, and once more for every 20 pages.
+SPLITS, PAGES_PER_SPLIT = 32, 20
+LEAST_PAGES = 3
 # This overhead in seconds covers starting a function, and reading, distributing and storing its work.
 OVERHEAD_SECONDS = 2.0
 OBJECTS_PER_PAGE = 1_000
@@ -58,14 +59,14 @@ class Bill:
     functions: int = 0
     rounds: int = 0
     pages: int = 0
-    probes: int = 0
+    splits: int = 0
     left: int = 0
     transitions: int = 0
     files: int = 0
     prices: dict[str, float] = field(default_factory=lambda: json.loads(PRICES.read_text())["prices"])
 
     def list_cost(self) -> float:
-        return (self.pages + self.probes) / 1_000 * self.prices["s3.list.per_1000"]
+        return (self.pages + self.splits) / 1_000 * self.prices["s3.list.per_1000"]
 
     def function_cost(self) -> float:
         gigabytes = memory("measure_buckets") / 1_024
@@ -84,32 +85,31 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
     """
     processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory("measure_buckets")
     waiting = deque(pieces)
-    unfinished = len(pieces)
+    splits = sum(SPLITS + pages // PAGES_PER_SPLIT for pages in pieces)
     processor = now = 0.0
     left: list[int] = []
-    # Each tuple contains the time of the next response for a range, and the numbers of remaining and read pages.
-    answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(WORKERS, len(waiting)))]
-    heapq.heapify(answers)
+    # Each pair contains the time of the next response for a range, and the number of remaining pages.
+    answers = [[PAGE_SECONDS, waiting.popleft()] for _ in range(min(WORKERS, len(waiting)))]
     while answers:
-        arrived, pages, read = heapq.heappop(answers)
+        arrived, pages = heapq.heappop(answers)
         # All workers of a function share one processor.
         now = processor = max(processor, arrived) + processing
-        pages, read = pages - 1, read + 1
         bill.pages += 1
-        if not pages or now >= limit:
-            left += [pages] if pages else []
-            unfinished -= 1
-            if waiting and now < limit:
-                heapq.heappush(answers, (now + PAGE_SECONDS, waiting.popleft(), 0))
-            continue
-        begin = now
-        if read % PAGES_UNSPLIT == 0 and unfinished < WORKERS and pages > 1:
-            bill.probes += PROBES
-            begin += PROBES * PROBE_SECONDS
-            unfinished += 1
-            heapq.heappush(answers, (begin + PAGE_SECONDS, pages // 2, 0))
-            pages -= pages // 2
-        heapq.heappush(answers, (begin + PAGE_SECONDS, pages, read))
+        if pages > 1 and now < limit:
+            heapq.heappush(answers, [now + PAGE_SECONDS, pages - 1])
+        elif pages > 1:
+            left.append(int(pages) - 1)
+        while now < limit and len(answers) < WORKERS:
+            largest = max(answers, key=itemgetter(1), default=[0.0, 0])
+            if waiting:
+                heapq.heappush(answers, [now + PAGE_SECONDS, waiting.popleft()])
+            elif splits and largest[1] >= LEAST_PAGES:
+                splits, bill.splits = splits - 1, bill.splits + 1
+                half = largest[1] // 2
+                largest[1] -= half
+                heapq.heappush(answers, [now + 2 * PAGE_SECONDS, half])
+            else:
+                break
     return now + OVERHEAD_SECONDS, left + list(waiting)
 
 
@@ -151,7 +151,7 @@ def table() -> str:
         costs = (bill.list_cost(), bill.function_cost(), bill.machine_cost())
         lines.append(
             f"| {buckets:,} bucket{'s' * (buckets > 1)}, {objects:,} objects | {bill.rounds} | {bill.functions} "
-            f"| {_time(bill.seconds)} | {bill.pages + bill.probes:,} "
+            f"| {_time(bill.seconds)} | {bill.pages + bill.splits:,} "
             f"| {' | '.join(f'${cost:,.4f}' for cost in (*costs, sum(costs)))} |"
         )
     return "\n".join(lines)

@@ -44,6 +44,10 @@ def test_a_result_is_worse_if_its_whole_spread_is_below_the_recorded_one() -> No
     assert result(1.2).compared_with(result(2.0)).worse_than == 2.0
 
 
+def test_a_result_without_a_goal_is_not_marked() -> None:
+    assert page.line(result(0.5, goal=0)).endswith("| 2 s | 0.50 |  |  |")
+
+
 def test_a_run_changes_only_its_own_part_of_the_page() -> None:
     before = "words\n<!-- measured: a -->\nold\n<!-- end of a -->\n<!-- measured: b -->\nkept\n<!-- end of b -->\n"
     assert page.with_part(before, "a", "new") == before.replace("old", "new")
