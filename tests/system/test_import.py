@@ -135,7 +135,7 @@ def test_an_import_is_stored_counted_and_announced_once_even_if_sns_is_down_at_f
         cafe.receive(cafe.upload("no,header\n", header=""))
     finally:
         logging.getLogger("cafe").removeHandler(caplog.handler)
-    counted = [vars(each) for each in caplog.records if each.name == "cafe.metrics"]
+    counted = [each.msg for each in caplog.records if each.name == "cafe.metrics"]
     assert [(each.get("RowsGood"), each.get("RowsBad")) for each in counted] == [(2, 1)]
     assert [message.partition(":")[0] for message in cafe.messages()] == ["2 rows imported", "Nothing was imported"]
 
