@@ -49,4 +49,5 @@ def emit(figures: Mapping[str, float], **dimensions: str) -> None:
         "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in nonzero],
     }
     metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    log.info("metrics", extra={"_aws": metadata, **dimensions, **nonzero})
+    # The metadata is part of the message, because the formatter drops ``extra`` fields that begin with an underscore.
+    log.info({"message": "metrics", "_aws": metadata, **dimensions, **nonzero})

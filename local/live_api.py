@@ -29,7 +29,7 @@ from infra.deploy import triggers
 from local.trace_pages import Handler
 
 # The requirements are imported once, before any process is forked.
-REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql")
+REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql", "pythonjsonlogger.json")
 # This time limit in seconds for open requests is longer than any request takes.
 DRAIN_SECONDS = 30
 ASK_SECONDS = 60

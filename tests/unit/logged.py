@@ -7,12 +7,12 @@ import json
 import logging
 from typing import Any
 
-from chalicelib.logs import Formatter
+from chalicelib.logs import Handler
 
 
 def log_handler() -> logging.Handler:
     """Returns the log handler of the functions, without the handlers that pytest adds."""
-    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, Formatter))
+    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each, Handler))
     return handler
 
 
