@@ -55,13 +55,8 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    return {
-        "kind": part.kind,
-        "storageClass": part.storage_class,
-        "bytes": part.bytes,
-        "count": part.count,
-        "oldest": _moment(part.oldest),
-    }
+    amounts = {"bytes": part.bytes, "count": part.count, "oldest": _moment(part.oldest)}
+    return {"kind": part.kind, "storageClass": part.storage_class} | amounts
 
 
 def _moment(moment: datetime | None) -> str | None:

@@ -49,8 +49,9 @@ def fetch_everything(s3: Any, bucket: str, keys: Range, _token: str | None) -> P
 def _list_versions(s3: Any, bucket: str, keys: Range) -> Page:
     """Lists up to 1,000 versions and delete markers from the start of a key range. Some may be after its end."""
     page = s3.list_object_versions(Bucket=bucket, **_start(keys, "VersionIdMarker"))
+    kinds = {True: "current", False: "noncurrent"}
     entries = [
-        (each["Key"], Part("current" if each["IsLatest"] else "noncurrent", _storage_class(each), each["Size"], 1))
+        (each["Key"], Part(kinds[each["IsLatest"]], each.get("StorageClass", "STANDARD"), each["Size"], 1))
         for each in page.get("Versions", [])
     ]
     entries += [(each["Key"], Part("deleteMarkers", None, 0, 1)) for each in page.get("DeleteMarkers", [])]
@@ -61,7 +62,7 @@ def _list_uploads(s3: Any, bucket: str, keys: Range) -> Page:
     """Lists up to ten unfinished uploads from the start of a key range, with the sizes of their parts."""
     page = s3.list_multipart_uploads(Bucket=bucket, MaxUploads=UPLOADS_PER_PAGE, **_start(keys, "UploadIdMarker"))
     entries = [
-        (each["Key"], Part("unfinishedUploads", _storage_class(each), size, 1, each["Initiated"]))
+        (each["Key"], Part("unfinishedUploads", each.get("StorageClass", "STANDARD"), size, 1, each["Initiated"]))
         for each in page.get("Uploads", [])
         if _has(keys, each["Key"]) and (size := _uploaded(s3, bucket, each)) is not None
     ]
@@ -88,10 +89,6 @@ def _start(keys: Range, marker: str) -> dict[str, str]:
 
 def _end(page: dict[str, Any], marker: str) -> tuple[str, str] | None:
     return (page["NextKeyMarker"], page.get(marker, "")) if page["IsTruncated"] else None
-
-
-def _storage_class(entry: dict[str, Any]) -> str:
-    return str(entry.get("StorageClass", "STANDARD"))
 
 
 def for_everything(s3: Any) -> Any:
