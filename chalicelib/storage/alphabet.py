@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from chalicelib.storage import ranges
 from chalicelib.storage.ranges import Range, shared_prefix
 
 # Only this many characters at the beginning of a key are compared.
@@ -136,7 +137,7 @@ class Alphabet:
             if place == 0:
                 return
             number -= place
-            key += chr(digits[place - 1])
+            key += ranges.character(digits[place - 1])
             yield key
 
     def _numbers(self, keys: Range, *others: str) -> tuple[int, Sequence[int], list[float]]:

@@ -110,7 +110,8 @@ def fetch_objects(s3: Any, bucket: str, keys: Range, token: str | None) -> Page:
     answer = s3.list_objects_v2(Bucket=bucket, **start)
     token = answer.get("NextContinuationToken") if answer["IsTruncated"] else None
     if "Objects" in answer:
-        return ObjectPage(*answer["Objects"], decode=unquote_str if "EncodingType" in answer else str, token=token)
+        found, sizes = answer["Objects"]
+        return ObjectPage(found, sizes, unquote_str if answer.get("EncodingType") == "url" else str, token)
     contents = answer.get("Contents", [])
     return ObjectPage([each["Key"] for each in contents], [each["Size"] for each in contents], str, token)
 
@@ -136,9 +137,10 @@ class ObjectPage:
 def for_objects(s3: Any) -> Any:
     """Makes the client ``s3`` return only the keys and sizes of listed objects, as ``Objects``. Returns the client.
 
-    Botocore's parsing of the objects takes 80% of the time of a listing, so a faster parser replaces it.
+    Botocore parses every answer twice, which takes 80% of the processor time of a listing. This parser is faster.
     """
-    s3.meta.events.register("before-parse.s3.ListObjectsV2", _read_objects, unique_id="storage")
+    # Botocore calls the handlers of this pattern before its own handler, which parses the answer to look for an error.
+    s3.meta.events.register("before-parse.*.ListObjectsV2", _read_objects, unique_id="storage")
     return s3
 
 

@@ -39,9 +39,11 @@ def shared_prefix(key: str, other: str | None) -> int:
     return length
 
 
+def character(code_point: int) -> str:
+    """Returns the character with this code point, or the next possible character."""
+    return chr(min(SURROGATES.stop if code_point in SURROGATES else code_point, LAST_CODE_POINT))
+
+
 def after_prefix(prefix: str) -> str | None:
     """Returns a short key after all keys that begin with ``prefix``, or None if there is no such key."""
-    code_point = ord(prefix[-1]) + 1
-    if code_point in SURROGATES:
-        code_point = SURROGATES.stop
-    return prefix[:-1] + chr(code_point) if code_point <= LAST_CODE_POINT else None
+    return prefix[:-1] + character(ord(prefix[-1]) + 1) if ord(prefix[-1]) < LAST_CODE_POINT else None

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 
 from chalicelib.storage.alphabet import ASCII, Alphabet
 from chalicelib.storage.measurement import Tally
-from chalicelib.storage.ranges import Range, after_prefix, shared_prefix
+from chalicelib.storage.ranges import Range, after_prefix, character, shared_prefix
 
 KEYS_PER_PAGE = 1_000
 # Every split costs at most one additional call. A bucket may be split this often, and once more for every 20 pages. The
 # first number is smaller if an earlier function has already split the bucket.
 SPLITS, LATER_SPLITS, PAGES_PER_SPLIT = 31, 7, 20
 # A range with fewer keys than this is not worth a split.
-LEAST_KEYS = 2 * KEYS_PER_PAGE
+LEAST_KEYS = 3 * KEYS_PER_PAGE
 # This estimate stands for a range whose size is unknown.
 MOST_KEYS = 1e12
-# A range is not split into parts much smaller than the share of one thread.
-SHARE = 1.5
+# Only a range with this many times the average number of keys per thread is split.
+SHARE = 2.5
 # A survey tries at most this many positions or characters at once.
 GUESSES = 8
 # If the keys of a page share this many more characters than the ends of their range, nothing is known about the keys
@@ -199,13 +199,13 @@ class Splitter:
     def _start_survey(self, number: int, deepest: int) -> None:
         """Prepares a survey of a range. Keys may differ at positions up to ``deepest``."""
         keys = self.tally.left[number]
-        # All versions on a page may have the same key.
         deepest = min(deepest, len(keys.after) - 1)
+        if deepest < 0:
+            return
         guesses = list(self._guesses(keys, deepest))
         by_character = len(guesses) <= 1
         if by_character:
-            position = len(guesses[0]) - 1 if guesses else deepest
-            guesses = [guess for guess in self._characters(keys.after, position) if guess in keys][::-1]
+            guesses = list(self._characters(keys, len(guesses[0]) - 1 if guesses else deepest))[::-1]
         if guesses:
             part = self._parts[number]
             self._survey = Survey(keys, _spread(guesses), by_character, [part], 0)
@@ -213,24 +213,31 @@ class Splitter:
             part.survey = self._survey
 
     def _guesses(self, keys: Range, deepest: int) -> Iterator[str]:
-        """Yields the ends of the prefixes of ``keys.after``, the shortest first."""
-        for position in range(self._start(keys), deepest + 1):
-            guess = after_prefix(keys.after[: position + 1])
-            if guess and guess in keys and guess != keys.until:
+        """Yields the ends of the prefixes of ``keys.after``, the shortest first.
+
+        Keys rarely differ in the middle of a word, so those prefixes are left out.
+        """
+        key, start = keys.after, self._start(keys)
+        for position in range(start, deepest + 1):
+            guess = after_prefix(key[: position + 1])
+            is_in_word = start < position < deepest and all(each.isalpha() for each in key[position - 1 : position + 1])
+            if guess and guess in keys and guess != keys.until and not (is_in_word and key[position].isascii()):
                 yield guess
 
-    def _characters(self, key: str, position: int) -> Iterator[str]:
-        """Yields keys that follow ``key``, with growing distances of the characters at ``position``."""
+    def _characters(self, keys: Range, position: int) -> Iterator[str]:
+        """Yields keys that follow ``keys.after``, with growing distances of the characters at ``position``."""
+        key = keys.after
         own = ord(key[position])
         following = [each for each in self._alphabet.with_similar({key[position]}) if each >= own]
         if own >= ASCII:
-            characters = [own + 4**step for step in range(GUESSES)]
+            code_points = [own + 4**step for step in range(GUESSES)]
         else:
             steps = (2**step - 1 for step in range(GUESSES))
-            characters = [following[step] for step in steps if step < len(following) - 1]
-            characters.append(following[-1])
-        for character in characters:
-            if guess := after_prefix(key[:position] + chr(character)):
+            code_points = [following[step] for step in steps if step < len(following) - 1]
+            code_points.append(following[-1])
+        for code_point in code_points:
+            guess = after_prefix(key[:position] + character(code_point))
+            if guess and guess in keys and guess != keys.until:
                 yield guess
 
     def _conclude(self, survey: Survey) -> None:

@@ -93,7 +93,7 @@ def _end(page: dict[str, Any], marker: str) -> tuple[str, str] | None:
 
 def for_everything(s3: Any) -> Any:
     """Makes the client ``s3`` parse listed versions faster than botocore does. Returns the client."""
-    s3.meta.events.register("before-parse.s3.ListObjectVersions", _read_entries, unique_id="versions")
+    s3.meta.events.register("before-parse.*.ListObjectVersions", _read_entries, unique_id="versions")
     return s3
 
 
