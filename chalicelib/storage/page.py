@@ -22,10 +22,7 @@ NOTICE_LINES = 10
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:
-    """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors.
-
-    All buckets together have at most 600 parts. If they have more, some buckets have no ``parts``.
-    """
+    """Returns a summary for the REST API with the 100 largest buckets, up to 600 of their parts, and 100 errors."""
     largest = measurement.buckets[:SUMMARY_BUCKETS]
     return {
         "message": measurement.sentence,

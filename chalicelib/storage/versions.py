@@ -34,9 +34,8 @@ class Page:
         """Returns what the page contains of a range. The range may have become shorter since the call."""
         entries = [(key, part) for key, part in self.entries if _has(keys, key)]
         parts, listed = merge(part for _, part in entries), sorted({key for key, _ in entries})
-        rest = replace(keys, after=self.end[0], version=self.end[1]) if self.end else None
-        if rest and rest.until is not None and rest.after > rest.until:
-            rest = None
+        end = self.end if self.end and (keys.until is None or self.end[0] <= keys.until) else None
+        rest = replace(keys, after=end[0], version=end[1]) if end else None
         objects = sum(part.count for part in parts if part.kind == "current")
         return Listed(listed[:-1:SAMPLE] + listed[-1:], sum(part.bytes for part in parts), objects, rest, parts)
 
