@@ -37,10 +37,10 @@ def measure_buckets(
     """Measures as many buckets in the account as possible within the ``deadline``.
 
     The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. If ``versions`` is true,
-    it also adds up old versions and unfinished uploads, and tells them apart. In listing mode, the
-    clients from ``s3_in`` are changed to list only the keys and sizes of objects. The mode ``metrics`` reads
-    CloudWatch's daily figures. The figures include old versions and unfinished uploads. Raises ``StorageRefused`` if
-    the function is not allowed to list the buckets. Raises ``Unavailable`` if listing the buckets fails temporarily.
+    it also adds up old versions and unfinished uploads, as parts. In listing mode, the clients from ``s3_in`` are
+    changed to parse only what is counted. The mode ``metrics`` reads CloudWatch's daily figures. The figures include
+    old versions and unfinished uploads. Raises ``StorageRefused`` if the function is not allowed to list the buckets.
+    Raises ``Unavailable`` if listing the buckets fails temporarily.
     """
     tallies = tally_buckets(mode, versions, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
     return summarize(mode, tallies, versions)

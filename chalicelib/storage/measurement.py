@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -187,7 +187,7 @@ class Tally:
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def count(
-        self, number: int, size: int, objects: int, rest: Range | None, now: datetime, parts: Iterable[Part] = ()
+        self, number: int, size: int, objects: int, rest: Range | None, now: datetime, parts: Sequence[Part] = ()
     ) -> None:
         """Adds the counts from one page of key range ``number``.
 
@@ -196,7 +196,7 @@ class Tally:
         with self._lock:
             before = self.counted or (0, 0)
             self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
-            self._add_parts(parts)
+            self.parts = merge([*(self.parts or ()), *parts]) if parts else self.parts
             if rest:
                 self.left[number] = rest
             else:
@@ -219,11 +219,7 @@ class Tally:
         self.as_of = min((each for each in (self.as_of, part.as_of) if each), default=None)
         self.error = self.error or part.error
         self.left |= {len(self.left) + number: rest for number, rest in enumerate(part.left.values())}
-        self._add_parts(part.parts or ())
-
-    def _add_parts(self, parts: Iterable[Part]) -> None:
-        if self.parts is not None:
-            self.parts = merge([*self.parts, *parts])
+        self.parts = merge([*(self.parts or ()), *part.parts]) if part.parts else self.parts
 
     def snapshot(self) -> Tally:
         """Returns a copy of the tally, because a hanging S3 request may still finish and change the original."""

@@ -25,10 +25,7 @@ NOTICE_GROWTH = 3
 
 
 def summary(measurement: Measurement, growth: Growth | None = None) -> dict[str, Any]:
-    """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors.
-
-    All buckets together have at most 600 parts. If they have more, some buckets have no ``parts``.
-    """
+    """Returns a summary for the REST API with the 100 largest buckets, up to 600 of their parts, and 100 errors."""
     largest = measurement.buckets[:SUMMARY_BUCKETS]
     return {
         "message": measurement.sentence,
@@ -59,13 +56,8 @@ def summary(measurement: Measurement, growth: Growth | None = None) -> dict[str,
 
 
 def _part(part: Part) -> dict[str, Any]:
-    return {
-        "kind": part.kind,
-        "storageClass": part.storage_class,
-        "bytes": part.bytes,
-        "count": part.count,
-        "oldest": _moment(part.oldest),
-    }
+    amounts = {"bytes": part.bytes, "count": part.count, "oldest": _moment(part.oldest)}
+    return {"kind": part.kind, "storageClass": part.storage_class} | amounts
 
 
 def _moment(moment: datetime | None) -> str | None:

@@ -104,7 +104,7 @@ class Splitter:
         if part.pages == 1 and part.survey:
             part.survey.waiting -= 1
             self._conclude(part.survey)
-        elif part.pages == 1 and left and left.after != left.until and not part.is_known and not self._survey:
+        elif part.pages == 1 and left and not part.is_known and not self._survey:
             self._start_survey(number, shared_prefix(keys[0], keys[-1]) if keys else 0)
         if left:
             self._estimate(number)

@@ -34,9 +34,8 @@ class Page:
         """Returns what the page contains of a range. The range may have become shorter since the call."""
         entries = [(key, part) for key, part in self.entries if _has(keys, key)]
         parts, listed = merge(part for _, part in entries), sorted({key for key, _ in entries})
-        rest = replace(keys, after=self.end[0], version=self.end[1]) if self.end else None
-        if rest and rest.until is not None and rest.after > rest.until:
-            rest = None
+        end = self.end if self.end and (keys.until is None or self.end[0] <= keys.until) else None
+        rest = replace(keys, after=end[0], version=end[1]) if end else None
         objects = sum(part.count for part in parts if part.kind == "current")
         return Listed(listed[:-1:SAMPLE] + listed[-1:], sum(part.bytes for part in parts), objects, rest, parts)
 
@@ -49,8 +48,9 @@ def fetch_everything(s3: Any, bucket: str, keys: Range, _token: str | None) -> P
 def _list_versions(s3: Any, bucket: str, keys: Range) -> Page:
     """Lists up to 1,000 versions and delete markers from the start of a key range. Some may be after its end."""
     page = s3.list_object_versions(Bucket=bucket, **_start(keys, "VersionIdMarker"))
+    kinds = {True: "current", False: "noncurrent"}
     entries = [
-        (each["Key"], Part("current" if each["IsLatest"] else "noncurrent", _storage_class(each), each["Size"], 1))
+        (each["Key"], Part(kinds[each["IsLatest"]], each.get("StorageClass", "STANDARD"), each["Size"], 1))
         for each in page.get("Versions", [])
     ]
     entries += [(each["Key"], Part("deleteMarkers", None, 0, 1)) for each in page.get("DeleteMarkers", [])]
@@ -61,7 +61,7 @@ def _list_uploads(s3: Any, bucket: str, keys: Range) -> Page:
     """Lists up to ten unfinished uploads from the start of a key range, with the sizes of their parts."""
     page = s3.list_multipart_uploads(Bucket=bucket, MaxUploads=UPLOADS_PER_PAGE, **_start(keys, "UploadIdMarker"))
     entries = [
-        (each["Key"], Part("unfinishedUploads", _storage_class(each), size, 1, each["Initiated"]))
+        (each["Key"], Part("unfinishedUploads", each.get("StorageClass", "STANDARD"), size, 1, each["Initiated"]))
         for each in page.get("Uploads", [])
         if _has(keys, each["Key"]) and (size := _uploaded(s3, bucket, each)) is not None
     ]
@@ -90,13 +90,9 @@ def _end(page: dict[str, Any], marker: str) -> tuple[str, str] | None:
     return (page["NextKeyMarker"], page.get(marker, "")) if page["IsTruncated"] else None
 
 
-def _storage_class(entry: dict[str, Any]) -> str:
-    return str(entry.get("StorageClass", "STANDARD"))
-
-
 def for_everything(s3: Any) -> Any:
     """Makes the client ``s3`` parse listed versions faster than botocore does. Returns the client."""
-    s3.meta.events.register("before-parse.s3.ListObjectVersions", _read_entries, unique_id="versions")
+    s3.meta.events.register("before-parse.*.ListObjectVersions", _read_entries, unique_id="versions")
     return s3
 
 

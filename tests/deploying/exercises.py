@@ -657,13 +657,8 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     of("MeasureBucketsRole", measure_again, "s3:GetObject /storage-sizes/*"),
     of("MeasureBucketsRole", measure_by_metrics, "cloudwatch:ListMetrics *", "cloudwatch:GetMetricData *"),
-    of(
-        "MeasureBucketsRole",
-        measure_versions,
-        "s3:ListBucketVersions :::*",
-        "s3:ListBucketMultipartUploads :::*",
-        "s3:ListMultipartUploadParts :::*",
-    ),
+    of("MeasureBucketsRole", measure_versions, "s3:ListBucketVersions :::*", "s3:ListMultipartUploadParts :::*"),
+    of("MeasureBucketsRole", measure_versions, "s3:ListBucketMultipartUploads :::*"),
     of("MeasureBucketsRole", measure_in_shares, "s3:PutObject /round-*", "s3:GetObject /round-*"),
     of(
         "MigrateRole",

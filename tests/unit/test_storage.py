@@ -450,19 +450,6 @@ def test_a_bucket_that_does_not_have_what_is_needed_is_named_in_the_error(accoun
         account.report({"reportId": "r-1"}, {"round": 1, "id": "x", "share": 0})
 
 
-def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
-    """Calls the functions as the state machine does, and returns the last result and the number of parallel rounds."""
-    given = {"reportId": "r-1", **payload}
-    answer = account.report(given, {"round": 0})
-    rounds = 0
-    while answer["spread"]["shares"]:
-        rounds += 1
-        for number in answer["spread"]["shares"]:
-            assert account.report(given, {**answer["spread"], "share": number}) == {}
-        answer = account.report(given, answer["spread"])
-    return answer, rounds
-
-
 def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shares, "SHARES", 3)
     account.bucket("reports")
@@ -470,7 +457,7 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
         account.bucket(f"beans-{number}", *[10] * number, region=("us-east-1", "eu-west-1")[number % 2])
     account.bucket("secret", 1_000)
     account.refuse("secret")
-    answer, rounds = in_rounds(account, aloneSeconds=0)
+    answer, rounds = account.in_rounds(900, aloneSeconds=0)
     assert rounds == 1
     summary = answer["summary"]
     # The reports bucket is left out, because it also contains temporary files of the report.
@@ -488,15 +475,8 @@ def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeyp
     account.in_pages_of(10)
     # Each invocation has time for only one page of objects.
     account.out_of_time_after("s3", "ListObjectsV2")
-    call = account.report
-
-    def with_new_time(*given: Any) -> dict[str, Any]:
-        account.seconds_left = 900
-        return call(*given)
-
-    monkeypatch.setattr(account, "report", with_new_time)
     monkeypatch.setattr(report, "ROUNDS", 20)
-    answer, rounds = in_rounds(account)
+    answer, rounds = account.in_rounds(900)
     assert rounds > 3
     assert [each["bytes"] for each in answer["summary"]["buckets"] if each["name"] == "beans"] == [45]
     assert answer["summary"]["partial"] is False
@@ -506,8 +486,7 @@ def test_after_the_last_round_the_other_buckets_are_named(account: Account, monk
     monkeypatch.setattr(shares, "SHARES", 2)
     account.bucket("beans", 5)
     account.bucket("reports")
-    account.seconds_left = crew.RESERVE_SECONDS
-    answer, rounds = in_rounds(account)
+    answer, rounds = account.in_rounds(crew.RESERVE_SECONDS)
     assert rounds == report.ROUNDS
     assert answer["summary"]["partial"] is True
     assert {each["bucket"] for each in answer["summary"]["errors"]} == {"beans", "reports"}
