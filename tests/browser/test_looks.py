@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import DESKTOP, PHONE, TABS, Console, Person
+from tests.browser.fake_storage import WITH_VERSIONS, storage_report, with_reports
 from tests.browser.fake_uploads import DIFFERENCES, SAMPLES, UNDO, unread, upload, with_fake
 from tests.browser.steps import new_customer, order_row, place, publish
 from tests.system.letters import order_message, own_letters
@@ -185,6 +186,19 @@ def test_every_state_of_an_upload_is_accessible(
             view.get_by_role("button", name="Undo").click()
             look_at(console, f"undo-{theme}-{device}")
             console.page.keyboard.press("Escape")
+
+
+@looks("light-desktop", "dark-phone")
+def test_parts_and_growth_of_storage_are_accessible(
+    appear: Callable[..., Console], manager: Person, theme: str, device: str
+) -> None:
+    console = appear()
+    view = with_reports(console, manager, storage_report("SUCCEEDED", summary=WITH_VERSIONS))
+    view.get_by_role("radio", name="Storage").check()
+    expect(view.get_by_role("heading", name="Growth")).to_be_visible()
+    look_at(console, f"storage-{theme}-{device}")
+    printed(console.page)
+    expect(view.get_by_role("img").first).to_be_visible()
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles", "Asia/Kolkata"])

@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
+from tests.browser.fake_storage import WITH_VERSIONS, storage_report, summary, with_reports
 from tests.browser.steps import intercept, lose, refuse, request_report, with_clock
 from tests.system.inventory import table_renamed, tables_locked
 from tests.system.system import System, new_id
@@ -137,30 +138,57 @@ def test_a_failed_report_is_requested_again_exactly_once(visit: Visit, manager: 
         assert len({each.headers["idempotency-key"] for each in sent}) == 1
 
 
-def storage_report(status: str, **others: Any) -> dict[str, Any]:
-    """Returns a storage report as the API shows it."""
-    moment = "2026-11-29T10:00:00.000000Z"
-    given = {"reportId": "storage-x", "kind": "storage", "status": status, "startedAt": moment, "finishedAt": moment}
-    return {**given, "href": "/reports/storage-x", **others}
-
-
-def with_report(console: Console, manager: Person, report: dict[str, Any]) -> Locator:
-    """Opens the tab with one fake report."""
-    intercept(console, "GET", "reports", lambda route: route.fulfill(json={"reports": [report], "next": None}))
-    intercept(console, "GET", "reports/storage-x", lambda route: route.fulfill(json=report))
-    console.open("#reports")
-    console.sign_in(manager)
-    return console.view("Reports")
-
-
-def test_a_storage_report_is_requested_again_in_its_mode_and_a_refusal_is_shown(visit: Visit, manager: Person) -> None:
+@pytest.mark.parametrize(
+    ("mode", "versions", "sent"),
+    [("metrics", False, {}), ("listing", None, {}), ("listing", True, {"versions": True})],
+)
+@pytest.mark.parametrize("tab", ["#reports", "#reports/storage-x"])
+def test_a_storage_report_is_requested_again_as_before_and_a_refusal_is_shown(
+    visit: Visit, manager: Person, tab: str, mode: str, versions: bool | None, sent: dict[str, Any]
+) -> None:
     console = visit()
     console.expect_complaint("status of 400")
     intercept(console, "POST", "create_report", refuse(400, "the till is jammed"))
-    view = with_report(console, manager, storage_report("FAILED", mode="metrics"))
+    history = {"states": [waiting("Measure")]}
+    intercept(console, "GET", "reports/storage-x/history", lambda route: route.fulfill(json=history))
+    view = with_reports(console, manager, storage_report("FAILED", mode=mode, versions=versions))
+    console.open(tab)
     view.get_by_role("button", name="Try again").click()
     expect(view.get_by_role("alert")).to_have_text("the till is jammed")
-    assert console.calls("POST", "create_report") == [{"kind": "storage", "mode": "metrics"}]
+    assert console.calls("POST", "create_report") == [{"kind": "storage", "mode": mode, **sent}]
+
+
+def waiting(name: str) -> dict[str, Any]:
+    place = {"kind": "task", "column": 0, "row": 0, "parent": None, "next": [], "catch": []}
+    return {
+        **place,
+        "name": name,
+        "status": "waiting",
+        "startedAt": None,
+        "finishedAt": None,
+        "tries": 0,
+        "error": None,
+    }
+
+
+def test_old_versions_are_offered_and_sent_only_when_objects_are_counted(visit: Visit, manager: Person) -> None:
+    console = visit()
+    console.expect_complaint("status of 400")
+    intercept(console, "POST", "create_report", refuse(400))
+    view = with_reports(console, manager)
+    box = view.get_by_role("checkbox", name="Old versions and unfinished uploads too (more calls to S3)")
+    expect(box).to_be_hidden()
+    view.get_by_role("radio", name="Storage").check()
+    box.check()
+    sent = []
+    for mode, more in (("listing", {"versions": True}), ("metrics", {})):
+        view.get_by_role("radio", name="Count every object" if more else "Ask CloudWatch").check()
+        expect(box).to_be_visible(visible=bool(more))
+        view.get_by_role("button", name="Request the report").click()
+        sent.append({"kind": "storage", "mode": mode, **more})
+        expect(view.get_by_role("alert")).to_have_text("no")
+        expect(view.get_by_role("button", name="Request the report")).to_have_attribute("aria-busy", "false")
+    assert console.calls("POST", "create_report") == sent
 
 
 UNREAD = [{"bucket": "secret", "error": "AccessDenied"}]
@@ -184,11 +212,8 @@ def test_a_size_without_a_figure_is_never_0_bytes(
     sizes |= {"new": None} if without else {}
     as_of = {name: "2026-11-28T00:00:00.000000Z" if known else None for name, known in sizes.items()}
     buckets = [{"name": each, "bytes": sizes[each] or 0, "objects": None, "asOf": as_of[each]} for each in sizes]
-    summary = {
-        **{"totalBytes": size or 0, "bucketCount": len(buckets), "bucketsWithoutFigure": without, "buckets": buckets},
-        **{"errors": errors, "mode": "metrics", "asOf": as_of.get("beans"), "partial": False},
-    }
-    view = with_report(visit(), manager, storage_report("SUCCEEDED", summary=summary))
+    found = {"bucketsWithoutFigure": without, "buckets": buckets, "errors": errors, "asOf": as_of.get("beans")}
+    view = with_reports(visit(), manager, storage_report("SUCCEEDED", summary=summary("metrics", **found)))
     storage = view.get_by_role("region", name="Storage")
     expect(storage.locator(".lead")).to_have_text(words)
     expect(storage).not_to_contain_text("0 Bytes")
@@ -220,6 +245,63 @@ def test_storage_is_shown_as_bars_sorted_by_size_in_both_modes(visit: Visit, man
     storage.get_by_text("CloudWatch's daily figures").check()
     # The local cloud publishes no figures.
     expect(storage).to_contain_text("CloudWatch has no figure for")
+
+
+def test_each_way_to_measure_shows_its_newest_report(visit: Visit, manager: Person) -> None:
+    ways = {"c": summary(), "b": WITH_VERSIONS, "a": summary()}
+    reports = [storage_report("SUCCEEDED", f"storage-{name}", summary=each) for name, each in ways.items()]
+    storage = with_reports(visit(), manager, *reports).get_by_role("region", name="Storage")
+    expect(storage.get_by_role("radio", name=re.compile("^Counted object by object as of"))).to_be_checked()
+    expect(storage.get_by_role("radio", name="CloudWatch's daily figures not measured yet")).to_be_disabled()
+    # A report of an earlier version has neither parts nor growth.
+    expect(storage.get_by_role("listitem")).to_have_text(["old 7 Bytes · 1 object"])
+    expect(storage.get_by_role("heading", name="Growth")).to_have_count(0)
+    storage.get_by_text("Counted with old versions").check()
+    expect(storage.locator(".legend > li")).to_have_text([" current", " old versions", " unfinished uploads"])
+
+
+def test_a_report_with_versions_explains_each_bucket_by_its_parts(visit: Visit, manager: Person) -> None:
+    report = storage_report("SUCCEEDED", summary=WITH_VERSIONS)
+    storage = with_reports(visit(), manager, report).get_by_role("region", name="Storage")
+    expect(storage.locator(".lead")).to_have_text("7.0 GB in 10 buckets, old versions and unfinished uploads included")
+    bars = storage.locator(".bars > li")
+    expect(bars.locator(".hint").filter(visible=True)).to_have_text(
+        [
+            "3.0 GB current · 2.0 GB old versions · 1.0 GB in 4 unfinished uploads, the oldest 12 days old"
+            " · 2 delete markers",
+            "1.0 GB current in GLACIER",
+            "1.0 kB in 1 unfinished upload, the oldest less than a day old",
+        ]
+    )
+    stripes = bars.first.locator("rect:not(.track)").evaluate_all(
+        "bars => bars.map(bar => [bar.getAttribute('class'), Math.round(parseFloat(bar.getAttribute('width')))])"
+    )
+    assert stripes == [["current", 50], ["noncurrent", 33], ["unfinishedUploads", 17], ["deleteMarkers", 0]]
+    expect(bars).to_have_count(8)
+    storage.get_by_role("button", name="Show 2 more buckets").click()
+    expect(bars).to_have_count(10)
+    expect(bars.nth(8)).to_be_focused()
+
+
+def test_growth_shows_both_differences_and_gaps_and_never_0_bytes(visit: Visit, manager: Person) -> None:
+    report = storage_report("SUCCEEDED", summary=WITH_VERSIONS)
+    storage = with_reports(visit(), manager, report).get_by_role("region", name="Storage")
+    growth = storage.locator(".growth > li")
+    expect(storage).to_contain_text("Growth+1.2 GB since 29 Nov, 11:00 · +3.0 GB in a month")
+    expect(growth).to_have_count(8)
+    storage.get_by_role("button", name="Show 3 more buckets").click()
+    for name, words in {
+        "beans": "+1.0 GB since 29 Nov, 11:00 · +2.0 GB in a month",
+        "archive": "no change since 29 Nov, 11:00 · no figure in a month",
+        "gone": "−1.0 GB since 29 Nov, 11:00 · −1.0 GB in a month",
+        "secret": "no figure since 29 Nov, 11:00 · no figure in a month",
+    }.items():
+        expect(growth.filter(has_text=name)).to_have_text(name + words)
+    line = growth.first.get_by_role("img", name="4.0 GB to 6.0 GB, 4 figures in 6 days")
+    # Each day without a figure ends the line.
+    [path] = line.locator("path").evaluate_all("paths => paths.map(path => path.getAttribute('d').match(/[ML]\\d/g))")
+    assert path == ["M0", "L1", "M3", "M5"]
+    expect(growth.last.get_by_role("img")).to_have_count(0)
 
 
 def test_the_list_can_be_filtered_by_kind(visit: Visit, manager: Person, system: System) -> None:
