@@ -17,11 +17,6 @@ WORDS = ("Bean", "bean", "Beans", "Croissant", "croissant", "Espresso", "ESPRESS
 SCRIPTS = "咖啡豆茶水奶糖杯店早晚日月春夏秋冬東京北海☕🥐🍩🫘🥛🍰😀🏪éßж"
 
 
-def _hash(_: int, random: Random) -> str:
-    digest = f"{random.getrandbits(160):040x}"
-    return f"{digest[:2]}/{digest}"
-
-
 def _any_script(number: int, random: Random) -> str:
     return f"{''.join(random.choices(SCRIPTS, k=2))}/{''.join(random.choices(SCRIPTS, k=4))}-{number}.jpg"
 
@@ -46,7 +41,7 @@ def _keys(key: Callable[[int, Random], str], number: int) -> list[str]:
 KEYSPACES: dict[str, Callable[[int], list[str]]] = {
     "dates": partial(_keys, lambda n, _: f"orders/{date(2024, 1, 1) + timedelta(n % 997):%Y/%m/%d}/{n:07}.json"),
     "uuids": partial(_keys, lambda _, random: str(UUID(int=random.getrandbits(128), version=4))),
-    "hashes": partial(_keys, _hash),
+    "hashes": partial(_keys, lambda _, random: f"{(digest := f'{random.getrandbits(160):040x}')[:2]}/{digest}"),
     "flat": partial(_keys, lambda n, _: f"receipts/{n:09}.pdf"),
     # Nine tenths of the keys are under one prefix.
     "skewed": partial(

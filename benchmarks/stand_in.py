@@ -112,8 +112,7 @@ class StandIn:
                 objects.append(here)
                 here += 1
             else:
-                last = last[: cut + len(delimiter)]
-                groups.append(last)
+                groups.append(last := last[: cut + len(delimiter)])
                 here = bisect_left(keys, last + LAST_CHARACTER, here)
         return objects, groups, last if here < end else ""
 

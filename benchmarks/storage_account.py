@@ -12,7 +12,6 @@ import json
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.money import CONFIG, MB_OF_A_PROCESSOR, memory, states
@@ -26,9 +25,8 @@ PRICES = Path(__file__).parent / "prices.json"
 PAGE_SECONDS = 0.1
 # Processing 1,000 keys takes this many seconds of processor time. Without TLS, the measured time is about 4 ms.
 PROCESSOR_SECONDS = 0.005
-# Each split costs an additional call. A bucket is split at most this often, and once more for every 20 pages.
-SPLITS, PAGES_PER_SPLIT = 32, 20
-LEAST_PAGES = 3
+# Each split costs a call. A bucket is split at most 32 times, and once more for every 20 pages.
+SPLITS, PAGES_PER_SPLIT, LEAST_PAGES = 32, 20, 3
 # This overhead in seconds covers starting a function, and reading, distributing and storing its work.
 OVERHEAD_SECONDS = 2.0
 OBJECTS_PER_PAGE = 1_000
@@ -100,7 +98,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
         elif pages > 1:
             left.append(int(pages) - 1)
         while now < limit and len(answers) < WORKERS:
-            largest = max(answers, key=itemgetter(1), default=[0.0, 0])
+            largest = max(answers, key=lambda each: each[1], default=[0.0, 0])
             if waiting:
                 heapq.heappush(answers, [now + PAGE_SECONDS, waiting.popleft()])
             elif splits and largest[1] >= LEAST_PAGES:

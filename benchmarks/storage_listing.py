@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -43,7 +43,6 @@ print(sum(
     for found in page.get("Contents", [])
 ))
 """
-
 
 # The keys, the numbers of objects and buckets, and the delay in milliseconds. Each peer has a goal and some rounds.
 WORK: dict[tuple[str, int, int, int], dict[str, tuple[float, int]]] = {
@@ -87,8 +86,8 @@ def _compare_calls(work: str, total: int, peer: str, goal: float, rounds: int) -
         return seconds
 
     result = in_turns(work, partial(measure, "ours"), peer, partial(measure, peer), goal, rounds)
-    ours, peers = f"{result.ours}, {calls['ours']:,} calls", f"{result.peers}, {calls[peer]:,} calls"
-    return replace(result, ours=ours, peers=peers)
+    ours, peers = (f", {calls[tool]:,} calls" for tool in ("ours", peer))
+    return replace(result, ours=result.ours + ours, peers=result.peers + peers)
 
 
 def _install() -> None:
@@ -152,10 +151,4 @@ def _aws() -> int:
     return sum(int(size) for name in names for size in _output(*aws, *listing, name).split())
 
 
-TOOLS: dict[str, Callable[[], int]] = {
-    "ours": _ours,
-    "s5cmd du": _s5cmd,
-    "rclone size": _rclone,
-    "boto3 paginator": _paginator,
-    "aws s3api": _aws,
-}
+TOOLS = {"ours": _ours, "s5cmd du": _s5cmd, "rclone size": _rclone, "boto3 paginator": _paginator, "aws s3api": _aws}
