@@ -18,18 +18,16 @@ from benchmarks.money import CONFIG, MB_OF_A_PROCESSOR, memory, states
 from chalicelib.storage.crew import RESERVE_SECONDS, WORKERS
 from chalicelib.storage.report import ROUNDS, TURN_SECONDS
 from chalicelib.storage.shares import SHARES
+from chalicelib.storage.splitting import KEYS_PER_PAGE, LEAST_KEYS, PAGES_PER_SPLIT, SPLITS
 
 PRICES = Path(__file__).parent / "prices.json"
 
 # This is the duration in seconds of a call that returns 1,000 keys.
 PAGE_SECONDS = 0.1
-# Processing 1,000 keys takes this many seconds of processor time. Without TLS, the measured time is about 4 ms.
-PROCESSOR_SECONDS = 0.005
-# Each split costs a call. A bucket is split at most 32 times, and once more for every 20 pages.
-SPLITS, PAGES_PER_SPLIT, LEAST_PAGES = 32, 20, 3
+# Processing 1,000 keys takes this many seconds of processor time. Without TLS, the measured time is 1.3 ms.
+PROCESSOR_SECONDS = 0.003
 # This overhead in seconds covers starting a function, and reading, distributing and storing its work.
 OVERHEAD_SECONDS = 2.0
-OBJECTS_PER_PAGE = 1_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Account:
 
     def pages(self) -> list[int]:
         scale = self.objects / sum(1 / rank for rank in range(1, self.buckets + 1))
-        ranked = [max(1, math.ceil(scale / rank / OBJECTS_PER_PAGE)) for rank in range(1, self.buckets + 1)]
+        ranked = [max(1, math.ceil(scale / rank / KEYS_PER_PAGE)) for rank in range(1, self.buckets + 1)]
         # This order mixes large and small buckets. A step coprime to the number of buckets visits every bucket once.
         step = next(step for step in range(self.buckets * 5 // 8 + 1, 10**9) if math.gcd(step, self.buckets) == 1)
         return [ranked[number * step % self.buckets] for number in range(self.buckets)]
@@ -101,7 +99,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
             largest = max(answers, key=lambda each: each[1], default=[0.0, 0])
             if waiting:
                 heapq.heappush(answers, [now + PAGE_SECONDS, waiting.popleft()])
-            elif splits and largest[1] >= LEAST_PAGES:
+            elif splits and largest[1] * KEYS_PER_PAGE >= LEAST_KEYS:
                 splits, bill.splits = splits - 1, bill.splits + 1
                 half = largest[1] // 2
                 largest[1] -= half

@@ -247,7 +247,9 @@ def _count(
     summary.beans += len(batch)
     summary.quantity += sum(quantities)
     summary.low += len([need for need in needs if need <= summary.low_stock])
-    for supplier, quantity in zip(map(",".join, zip(columns[ID_AT], columns[NAME_AT], strict=True)), quantities, strict=True):
+    for supplier, quantity in zip(
+        map(",".join, zip(columns[ID_AT], columns[NAME_AT], strict=True)), quantities, strict=True
+    ):
         stock[supplier] += quantity
     prices = list(map(price, columns[PRICE_AT]))
     summary.unpriced += prices.count(None)

@@ -79,7 +79,11 @@ def test_each_day_has_its_last_size_and_a_day_without_one_is_a_gap() -> None:
     assert (grown({31: {"a": 1}}, {"a": 5}) or {})["days"] == ["2026-11-21"]
 
 
-@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(b"[]"), gzip.compress(b"{"), gzip.compress(b"{}")[:9]])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no gzip", gzip.compress(b"[]"), gzip.compress(b"{"), gzip.compress(b"{}")[:9]],
+    ids=["empty", "no gzip", "a list", "no JSON", "cut off"],
+)
 def test_a_report_whose_sizes_are_not_readable_is_no_earlier_report(body: bytes) -> None:
     assert growth_since({f"{timestamp(days_ago(1))}~x": body}, {"a": 1}, NOW) is None
 
