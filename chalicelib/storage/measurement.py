@@ -24,7 +24,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Part:
-    """What a bucket contains of one kind and storage class. Delete markers have no storage class.
+    """The content of a bucket of one kind and storage class. Delete markers have no storage class.
 
     ``oldest`` is the time at which the oldest unfinished upload began.
     """

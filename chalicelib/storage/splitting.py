@@ -47,7 +47,7 @@ class Survey:
 
 @dataclass
 class Part:
-    """What is known about a range, which was split off at ``guess``.
+    """The known facts about a range. The range was split off at ``guess``.
 
     ``found`` is the first key of the range. ``first`` and ``last`` are the first and last keys on the newest page.
     ``upper`` is the part that was last split off.
