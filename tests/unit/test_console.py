@@ -11,7 +11,7 @@ from chalice.test import HTTPResponse
 
 from chalicelib import clients, console
 from chalicelib.errors import NotFound
-from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
+from chalicelib.settings import Settings, cognito_endpoint, uploads_url
 from tests.unit.api import Api, app, gateway_event
 from tests.unit.cloud import ENVIRONMENT
 
