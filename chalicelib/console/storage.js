@@ -77,7 +77,7 @@ export const result = (summary) => [h("p", WAYS[wayOf(summary)], ", ", asOf(summ
 function sizes(summary) {
   const { buckets, errors, partial, growth, versions } = summary;
   const largest = Math.max(1, ...buckets.map(({ bytes }) => bytes));
-  const bars = buckets.toSorted((one, other) => other.bytes - one.bytes).map((each) => bar(each, largest, summary));
+  const bars = buckets.map((each) => bar(each, largest, summary));
   const reason = partial ? "The measurement ran out of time" : "Some buckets could not be read";
   const failures = errors.map((each) => h("li", h("b", each.bucket), `: ${each.error}`));
   return [
@@ -90,8 +90,8 @@ function sizes(summary) {
 }
 
 /** Returns a list of the first lines about buckets, and a button that shows the others. */
-function shortened(kind, lines) {
-  const [list, rest] = [h(`ol.${kind}`, lines.slice(0, SHOWN)), lines.slice(SHOWN)];
+function shortened(kind, rest) {
+  const list = h(`ol.${kind}`, rest.splice(0, SHOWN));
   const showRest = () => {
     list.append(...rest);
     rest[0].tabIndex = -1;
@@ -125,11 +125,12 @@ const legend = () =>
   );
 
 function bar({ name, bytes, objects, asOf, parts }, largest, summary) {
-  const amount = asOf || bytes || Number.isInteger(objects) ? size(bytes) : "no figure";
-  const count = Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : "";
-  const sorted = [...Object.keys(PARTS), "deleteMarkers"].flatMap((kind) =>
-    (parts ?? [{ kind: "current", bytes }]).filter((each) => each.kind === kind),
-  );
+  const amount = asOf || bytes || objects !== null ? size(bytes) : "no figure";
+  const count = objects !== null ? ` · ${counted(objects, "object")}` : "";
+  // A summary with versions may have no parts of small buckets.
+  const known = parts ?? [{ kind: summary.versions ? "track" : "current", bytes }];
+  const kinds = [...Object.keys(PARTS), "deleteMarkers", "track"];
+  const sorted = kinds.flatMap((kind) => known.filter((each) => each.kind === kind));
   let x = 0;
   const bars = sorted.map(({ kind, bytes }) => {
     const width = (100 * bytes) / largest;
@@ -147,7 +148,7 @@ function bar({ name, bytes, objects, asOf, parts }, largest, summary) {
 /** Returns text such as `1.0 GB in 4 unfinished uploads, the oldest 12 days old`. */
 function inWords({ kind, storageClass, bytes, count, oldest }, { asOf }) {
   if (kind === "deleteMarkers") return counted(count, "delete marker");
-  const place = (storageClass ?? "STANDARD") === "STANDARD" ? "" : ` in ${storageClass}`;
+  const place = storageClass === "STANDARD" ? "" : ` in ${storageClass}`;
   if (kind !== "unfinishedUploads") return `${size(bytes)} ${PARTS[kind]}${place}`;
   const days = Math.floor((Date.parse(asOf) - Date.parse(oldest)) / DAY);
   const age = oldest ? `, the oldest ${days > 0 ? counted(days, "day") : "less than a day"} old` : "";

@@ -29,7 +29,7 @@ BUCKETS = [
     bucket("beans", 6 * GB, PARTS),
     bucket("archive", GB, [part("current", GB, storage_class="GLACIER")]),
     bucket("drafts", 1_000, [part("unfinishedUploads", 1_000, oldest=MOMENT)]),
-    *(bucket(f"bucket-{number}", 0, []) for number in range(7)),
+    *(bucket(f"bucket-{number}", 0, [] if number else None) for number in range(7)),
 ]
 
 

@@ -33,7 +33,7 @@ from tests.system.system import System, wait_for
 PRESS = """([orderID, name]) => {
   const row = document.querySelector(`#orders-open [data-key="${orderID}"]`);
   row?.querySelector(`button[aria-label^="${name}"]`)?.click();
-  document.getElementById("cancel-yes").checkVisibility() && document.getElementById("cancel-yes").click();
+  document.getElementById("ask-yes").checkVisibility() && document.getElementById("ask-yes").click();
 }"""
 SHOWN = """() => Object.fromEntries([...document.querySelectorAll("#view-orders tr[data-key]")].map((row) =>
   [row.dataset.key, row.querySelector(".badge").textContent.toUpperCase()]))"""
