@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
@@ -31,6 +30,9 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
     if len(part) < PART_BYTES:
         s3.put_object(Bucket=bucket, Key=key, Body=part, **headers)
         return
+    # The import is inside the function because most files are small.
+    from concurrent.futures import ThreadPoolExecutor
+
     started = s3.create_multipart_upload(Bucket=bucket, Key=key, ChecksumAlgorithm="CRC32", **headers)
     upload = {"Bucket": bucket, "Key": key, "UploadId": started["UploadId"]}
     try:

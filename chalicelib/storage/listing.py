@@ -31,7 +31,8 @@ SAMPLE = 50
 class Listed:
     """The part of a page that belongs to a key range.
 
-    ``sample`` contains the first key, the last key and some keys between them. ``rest`` is the part of the range that follows, or None. ``parts`` is empty if only objects are listed.
+    ``sample`` contains the first key, the last key and some keys between them. ``rest`` is the part of the range that
+    follows, or None. ``parts`` is empty if only objects are listed.
     """
 
     sample: Sequence[str]
