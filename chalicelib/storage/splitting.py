@@ -126,14 +126,13 @@ class Splitter:
     def split(self) -> int | None:
         """Splits the largest range, and returns the number of the upper part, or None if that is not possible."""
         while largest := self.largest:
-            if new := self._next_guess() if largest == math.inf else self._split_in_half(largest):
+            survey = self._survey if largest == math.inf else None
+            if new := self._next_guess(survey) if survey else self._split_in_half(largest):
                 return new
         return None
 
-    def _next_guess(self) -> int | None:
-        """Splits the range that contains the next guess of the survey."""
-        survey = self._survey
-        assert survey
+    def _next_guess(self, survey: Survey) -> int | None:
+        """Splits the range that contains the next guess of a survey."""
         guess = survey.guesses.pop(0)
         for number, keys in self.tally.left.items():
             if guess in keys and guess != keys.until:
