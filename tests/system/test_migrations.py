@@ -202,7 +202,9 @@ def test_rows_that_prevent_a_key_stay_readable_and_are_reported_at_each_deploy(
         "suppliers cannot have a unique key on name, so uploads cannot be imported: Duplicate entry '[Hh]ill'", line
     )
     with clients.mysql(empty_database) as connection:
-        assert list(read_rows(connection, "SELECT name FROM suppliers ORDER BY id", 1, 9)) == [([b"Hill", b"hill"], [b""] * 2)]
+        assert list(read_rows(connection, "SELECT name FROM suppliers ORDER BY id", 1, 9)) == [
+            ([b"Hill", b"hill"], [b""] * 2)
+        ]
     assert run() == {"ran": [], "missing": [line]}
     sql("UPDATE suppliers SET name = 'Dale' WHERE id = 2;")
     assert run() == {"ran": [], "missing": []}

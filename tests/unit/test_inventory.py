@@ -114,7 +114,7 @@ def test_only_the_next_part_is_read_from_mysql_during_an_upload(s3: Any, small_p
 
     def rows() -> Iterator[Row]:
         nonlocal taken
-        for taken, row in enumerate(many(5_000)):  # noqa: B007 (counted from outside)
+        for taken, row in enumerate(many(5_000)):
             if taken == 1_500:
                 in_second_part.set()
             yield row
