@@ -72,7 +72,7 @@ class Row(NamedTuple):
     description: str
 
 
-ID_AT, NAME_AT, PRICE_AT, QUANTITY_AT = map(Row._fields.index, ("supplier_id", "supplier", "price", "quantity"))
+COUNTED = itemgetter(*map(Row._fields.index, ("supplier_id", "supplier", "price", "quantity")))
 
 
 class Bean(NamedTuple):
@@ -237,8 +237,7 @@ def _count(
 
     Returns the quantity in each row, or infinity if the quantity is unknown.
     """
-    columns = list(zip(*batch, strict=True))
-    cells = columns[QUANTITY_AT]
+    ids, names, texts, cells = zip(*map(COUNTED, batch), strict=True)
     quantities = [int(cell or 0) for cell in cells]
     needs: list[float] = [*quantities]
     if "" in cells:
@@ -246,12 +245,11 @@ def _count(
         summary.uncounted += cells.count("")
     summary.beans += len(batch)
     summary.quantity += sum(quantities)
-    summary.low += len([need for need in needs if need <= summary.low_stock])
-    for supplier, quantity in zip(
-        map(",".join, zip(columns[ID_AT], columns[NAME_AT], strict=True)), quantities, strict=True
-    ):
+    low_stock = summary.low_stock
+    summary.low += len([need for need in needs if need <= low_stock])
+    for supplier, quantity in zip(map(",".join, zip(ids, names, strict=True)), quantities, strict=True):
         stock[supplier] += quantity
-    prices = list(map(price, columns[PRICE_AT]))
+    prices = list(map(price, texts))
     summary.unpriced += prices.count(None)
     amounts = [each or 0 for each in prices] if None in prices else prices
     summary.value += Decimal(sum(map(mul, amounts, quantities))) / PRICE_UNITS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -91,6 +92,14 @@ def test_the_cost_of_orders_is_counted_line_by_line() -> None:
         "DynamoDB writes": round((3_000_000 + 10_000 * 6 * 2) * 0.5 / 1_000_000, 6),
         "SNS": 0.005,
     }
+
+
+@pytest.mark.parametrize(("in_state", "dollars"), [(True, 5.0), (False, 16.6)])
+def test_only_a_report_that_is_stored_and_compared_pays_for_more_than_its_page(in_state: bool, dollars: float) -> None:
+    prices = dict.fromkeys(money.json.loads((money.HERE / "prices.json").read_text())["prices"], 0.0)
+    bill = money.Bill(prices | {"s3.put.per_1000": 5.0, "s3.get.per_1000": 0.4}, defaultdict(lambda: [0.0, 0.0]))
+    money.reports(bill, 1_000, 1_000, 137_676, in_state=in_state)
+    assert bill.total == pytest.approx(dollars)
 
 
 def test_idle_pollers_and_cold_starts_have_a_price() -> None:

@@ -7,17 +7,19 @@ import hashlib
 import io
 import re
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.response import StreamingBody
 
 from chalicelib.errors import Unavailable
+from chalicelib.reports import files
 from chalicelib.reports import render as rendering
 from chalicelib.reports.comparison import Comparison
 from chalicelib.reports.inventory import COLUMNS, neutralise
@@ -362,3 +364,32 @@ def test_a_truncated_csv_makes_no_report_and_can_be_retried(s3: Any, monkeypatch
     with pytest.raises(Unavailable):
         report(s3)
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+
+
+def test_the_time_for_a_page_does_not_grow_with_the_square_of_its_suppliers() -> None:
+    class Groups(list[Any]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.passes += 1
+            return super().__iter__()
+
+    summary = summarise(line(number, supplier_id=number) for number in range(1, 50))
+    groups = summary.groups = Groups(summary.groups)
+    assert "".join(render(summary, PAGE)).count("<tbody>") == 49
+    assert groups.passes < 5
+
+
+def test_a_csv_file_is_read_in_few_large_blocks() -> None:
+    class Body(io.BytesIO):
+        reads = 0
+
+        def readinto(self, buffer: Any) -> int:
+            self.reads += 1
+            return super().readinto(buffer)
+
+    body = Body(b"a,b\r\n" * 200_000)
+    s3 = SimpleNamespace(get_object=lambda **_: {"Body": body, "ContentLength": 1_000_000})
+    with files.open_text(s3, BUCKET, "key") as (text, _):
+        assert sum(1 for _ in text) == 200_000
+    assert body.reads < 10
