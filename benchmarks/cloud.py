@@ -35,7 +35,7 @@ def empty_cloud() -> Iterator[None]:
 
 @contextmanager
 def selected(endpoint: str) -> Iterator[None]:
-    """Selects the server at ``endpoint`` with this process's environment variables, inside the ``with`` block."""
+    """Points this process's AWS clients to ``endpoint`` with environment variables, inside the ``with`` block."""
     clients.aws.cache_clear()
     environment = dict(os.environ)
     os.environ |= CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": REGION}

@@ -44,7 +44,7 @@ print(sum(
 ))
 """
 
-# The keys, the numbers of objects and buckets, and the delay in milliseconds. Each peer has a goal and some rounds.
+# Maps each key distribution, objects per bucket, buckets and delay in ms to the goal and rounds of each peer.
 WORK: dict[tuple[str, int, int, int], dict[str, tuple[float, int]]] = {
     ("flat", MANY, 1, 50): {"s5cmd du": (5, 2), "rclone size": (5, 2), "boto3 paginator": (0, 1), "aws s3api": (0, 1)},
     ("dates", MANY, 1, 50): {"rclone size": (0, 2)},

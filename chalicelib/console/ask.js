@@ -7,8 +7,9 @@ const [dialog, title, about, text, problem, yes, no] = parts.map((part) => $(`as
 let asked;
 
 /**
- * Asks `{ title, about, text, yes, no, isDangerous, work, done, closed }`, of which `about` and `text` are content.
- * After a yes, waits for `work`, shows its error, or closes the dialog and passes the answer to `done`.
+ * Opens the dialog with `{ title, about, text, yes, no, isDangerous, work, done, closed }`.
+ * The content of `about` and `text` is passed to `put`. After a yes, waits for `work`. If it fails, shows the error.
+ * Otherwise, closes the dialog and passes the result to `done`.
  */
 export function ask(question) {
   asked = question;

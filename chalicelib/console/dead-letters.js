@@ -90,7 +90,7 @@ let isOpen = false;
 let isWorking = false;
 const outcome = $("redrive-outcome");
 
-/** Asks first. Until the dialog closes, the tab reads no queue, so the request finds all messages visible. */
+/** Asks first. Polling stops until the dialog closes, because it would hide messages from the request. */
 function askFirst(question) {
   poll.stop();
   put(outcome);
@@ -120,7 +120,7 @@ function tell(isGood, words) {
 
 // --- Redrive
 
-/** Asks whether to put back a dead letter, or without one all dead letters of the chosen kind. */
+/** Asks whether to put back `letter`. If it is null, asks about all dead letters of the chosen kind. */
 function askRedrive(letter) {
   const all = kind ? `all ${KINDS[kind][0]}` : `all ${number(shown.total)}`;
   askFirst({

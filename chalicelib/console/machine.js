@@ -226,7 +226,7 @@ function pathBetween(from, to, kind, isDown) {
   return rounded(points.map(([along, across]) => (isDown ? [across, along] : [along, across])));
 }
 
-/** Returns the corners of a line with right angles. Each turn changes the other coordinate, first the one at `axis`. */
+/** Returns the corners of a line with right angles. Turns alternately change both coordinates, starting at `axis`. */
 function cornersFrom(start, axis, ...turns) {
   const corners = [start];
   turns.forEach((turn, index) => corners.push(corners[index].with((axis + index) % 2, turn)));

@@ -172,7 +172,7 @@ function grown({ days, lastReport, monthReport, buckets, ...whole }, summary) {
   return [h("h3", "Growth"), changes(whole), shortened("growth", lines)];
 }
 
-/** Returns a small line of a bucket's sizes. Days without a figure are gaps. */
+/** Returns a sparkline of a bucket's sizes. Days without a figure are gaps. */
 function line(days, sizes) {
   const dates = days.map((day) => (Date.parse(day) - Date.parse(days[0])) / DAY);
   const known = sizes.filter((bytes) => bytes !== null);

@@ -56,7 +56,10 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
 
 
 def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
-    """Yields parts. A part changes when the next part but one is built, because new memory would fragment."""
+    """Yields parts from two alternating buffers, because new buffers would fragment memory.
+
+    A part is only valid until the second part after it is requested.
+    """
     part, other, size = bytearray(), bytearray(), 0
     for chunk in chunks:
         part[size : size + len(chunk)] = chunk
@@ -71,7 +74,7 @@ def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
 
 
 class _Blocks(io.BufferedReader):
-    """Returns whole blocks to TextIOWrapper, which asks for 8 KB. Each read from S3 takes many function calls."""
+    """Reads large blocks for TextIOWrapper, which asks for only 8 KB. Each read from S3 takes many function calls."""
 
     def read1(self, size: int = -1) -> bytes:  # noqa: ARG002 - the base class's signature
         return self.read(BLOCK_BYTES)

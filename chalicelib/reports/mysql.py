@@ -33,7 +33,8 @@ NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 def read_rows(connection: Connection[Any], query: str, columns: int, at_once: int) -> Generator[Batch, None, None]:
     """Yields batches of whole rows. All batches except the last contain at least ``at_once`` rows.
 
-    A batch is a list with the first ``columns`` cells of each row, and a list with the rest of each row for ``divide``.
+    A batch is a pair of lists: the first ``columns`` cells of all rows, and the rest of each row as unparsed bytes. The
+    function ``divide`` parses a rest.
     NULL becomes ``b""``. The caller must close the generator after use. The connection cannot be reused after the
     generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB. Raises a PyMySQL error or
     ``OSError`` if the connection or the query fails.

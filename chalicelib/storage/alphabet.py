@@ -12,10 +12,10 @@ from chalicelib.storage.ranges import Range, shared_prefix
 
 # Only this many characters at the beginning of a key are compared.
 CHARACTERS = 128
-# If this many letters of one case have been seen where keys vary, all letters that occur in keys are assumed to be
-# known. For example, hexadecimal numbers contain only the letters a to f.
+# After this many letters of one case at varying positions, letters that were never seen are assumed not to occur. For
+# example, hexadecimal numbers contain only the letters a to f. Before that, any letter may occur.
 ENOUGH_LETTERS = 200
-# This many different characters at one position are enough for an estimate.
+# At most this many different characters are recorded for each position.
 MOST_CHARACTERS = 200
 ASCII = 0x80
 CASES = (string.ascii_lowercase, string.ascii_uppercase)
@@ -26,9 +26,9 @@ SMALLEST = 1e-15
 class Alphabet:
     """Contains the characters that keys have at each position.
 
-    A key is regarded as a number between 0 and 1 whose digits are its characters. Keys are assumed to be distributed
-    evenly over these numbers. Every position has its own set of digits, and positions at which all keys have the same
-    character do not count.
+    A key is converted to a number between 0 and 1, with its characters as digits. Keys are assumed to be distributed
+    uniformly over these numbers. Each position has its own set of digits. Positions at which all keys have the same
+    character are skipped.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Alphabet:
         self._learn_letters(keys)
 
     def _learn_letters(self, keys: Sequence[str]) -> None:
-        """Counts the letters behind the first position at which these keys vary, because those letters are sorted."""
+        """Collects letters after the first position at which the keys differ. Letters at that position are sorted."""
         first = shared_prefix(keys[0], keys[-1]) + 2
         for column in zip(*(key[first:CHARACTERS] for key in keys), strict=False):
             for case, letters in self._varied.items():
@@ -61,7 +61,7 @@ class Alphabet:
                     letters += [character for character in column if character in case]
 
     def learn_gap(self, guess: str) -> None:
-        """Learns that no keys were found after ``guess``. The same is assumed for keys in other folders."""
+        """Records that the range after ``guess`` was empty. Other prefixes are assumed to have the same gap."""
         position = len(guess) - 1
         self._limits[position] = min(ord(guess[-1]), self._limits.get(position, ord(guess[-1])))
         self._digits = {}
@@ -101,7 +101,7 @@ class Alphabet:
         """Returns the code points that keys may have at ``position``, the first at which the range's ends differ."""
         low = ord(keys.after[position]) if position < len(keys.after) else 0
         high = ord(keys.until[position]) if keys.until is not None else max(self.known())
-        # Other scripts have too many characters to know them all.
+        # Non-ASCII scripts have too many characters to learn, so all code points in between are possible.
         if high >= ASCII and (low >= ASCII or not any(low < each <= high for each in self.known())):
             return range(low, high + 1)
         return [
@@ -109,7 +109,7 @@ class Alphabet:
         ]
 
     def _number(self, key: str, start: int, first: Sequence[int]) -> float:
-        """Returns the number for a key, of which only the characters from position ``start`` count."""
+        """Converts a key to a number. The characters before position ``start`` are ignored."""
         total, unit = 0.0, 1.0
         for position in range(start, len(key)):
             digits, digit = first if position == start else self._digits_at(position), ord(key[position])
@@ -125,7 +125,7 @@ class Alphabet:
         return total
 
     def _keys_before(self, number: float, prefix: str, first: Sequence[int]) -> Iterator[str]:
-        """Yields keys that come closer and closer to a number."""
+        """Yields longer and longer keys with ``prefix``, each closer to the key that ``number`` stands for."""
         key = prefix
         for position in range(len(prefix), CHARACTERS):
             digits = first if position == len(prefix) else self._digits_at(position)
@@ -155,6 +155,6 @@ class Alphabet:
         return None
 
     def proportion(self, keys: Range, key: str) -> float | None:
-        """Returns how many keys of a range lie after ``key``, for each key up to it, or None if that is unknown."""
+        """Returns the estimated ratio of the keys after ``key`` to the keys up to it, or None if it is unknown."""
         _, _, (low, here, high) = self._numbers(keys, key)
         return (high - here) / (here - low) if here > low else None

@@ -24,11 +24,11 @@ from chalicelib.timeline import timestamp
 # The growth is shown for this many buckets and days. The last day is the day of the report.
 BUCKETS, DAYS = 100, 31
 MONTH = timedelta(days=30)
-# A report that runs every two weeks also finds one that is at least a month old.
+# The report from a month ago can be up to this old. Reports that run every two weeks then always have one.
 LOOK_BACK = timedelta(days=45)
 # If there are more earlier reports than this, the newest ones are ignored.
 LISTED = 10_000
-# S3 has at most this many seconds to answer, and the page needs the other seconds.
+# The calls to S3 may take SECONDS, but must leave PAGE_SECONDS to render and store the page.
 SECONDS, PAGE_SECONDS = 10, 20
 # The name of an object starts with a time of this length.
 TIME = len("2026-11-21T03:14:15.123456Z")
@@ -55,7 +55,7 @@ def compare(files: ShareFiles, series: str, measurement: Measurement, now: datet
         place = {"Bucket": files.bucket, "Prefix": folder, "StartAfter": folder + timestamp(now - LOOK_BACK)}
         pages = files.s3.get_paginator("list_objects_v2").paginate(**place, PaginationConfig={"MaxItems": LISTED})
         names = [each["Key"].removeprefix(folder) for page in pages for each in page.get("Contents", [])]
-        # A report that is tried again must not be compared with its own earlier try.
+        # A retried report must not be compared with its own earlier attempt.
         return [name for name in names if name < moment and not name.endswith(suffix)]
 
     def read(name: str) -> Any:

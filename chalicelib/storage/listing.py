@@ -52,7 +52,7 @@ class Page(Protocol):
         """Returns what the page contains of a range. The range may have become shorter since the call."""
 
 
-# Fetch is a function that lists the beginning of a key range of a bucket, from the token of the previous page.
+# Fetch is a function that lists one page of a key range, from its start or from the token of the previous page.
 Fetch = Callable[[Any, str, Range, str | None], Page]
 
 

@@ -121,7 +121,7 @@ def _find_directory_buckets(s3: Any) -> list[Tally]:
         return []
     except (ClientError, BotoCoreError) as error:
         return [Tally("directory buckets", None, error=f"cannot be listed: {describe(error)}", left={})]
-    # Other servers than S3 also return ordinary buckets.
+    # S3-compatible servers may return general purpose buckets too.
     reason = "a directory bucket, which is not measured"
     return [Tally(name, None, error=reason, left={}) for name in names if name.endswith("--x-s3")]
 

@@ -232,7 +232,7 @@ def summarize(mode: str, tallies: list[Tally], versions: bool) -> Measurement:
 
     The measurement is ``partial`` if any bucket has key ranges left to list.
     """
-    # If only empty key ranges of a bucket were listed, its size is unknown.
+    # If a listing has not finished and has found no keys yet, the bucket's size is unknown, not 0.
     tallies = [
         each if any(each.counted or ()) or not (each.left or each.error) else replace(each, counted=None)
         for each in tallies

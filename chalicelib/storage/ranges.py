@@ -16,8 +16,8 @@ SURROGATES = range(0xD800, 0xE000)
 class Range:
     """The keys after ``after``, up to and including ``until``. If ``until`` is None, the range has no end.
 
-    If ``version`` is set, the range begins with the versions or unfinished uploads of ``after`` that follow the one
-    with this id. If ``uploads`` is true, the keys are those of unfinished uploads.
+    If ``version`` is set, the range also contains the versions or unfinished uploads of the key ``after`` that follow
+    this version id or upload id. If ``uploads`` is true, the range is one of unfinished uploads.
     """
 
     after: str = ""

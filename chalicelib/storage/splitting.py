@@ -15,8 +15,8 @@ from chalicelib.storage.measurement import Tally
 from chalicelib.storage.ranges import Range, after_prefix, character, shared_prefix
 
 KEYS_PER_PAGE = 1_000
-# Every split costs at most one additional call. A bucket may be split this often, and once more for every 20 pages. The
-# first number is smaller if an earlier function has already split the bucket.
+# Each split can waste one call. A bucket is split at most SPLITS times, plus once for every PAGES_PER_SPLIT pages. If
+# an earlier function has already split the bucket, LATER_SPLITS replaces SPLITS.
 SPLITS, LATER_SPLITS, PAGES_PER_SPLIT = 31, 7, 20
 # A range with fewer keys than this is not worth a split.
 LEAST_KEYS = 3 * KEYS_PER_PAGE
@@ -26,8 +26,8 @@ MOST_KEYS = 1e12
 SHARE = 2.5
 # A survey tries at most this many positions or characters at once.
 GUESSES = 8
-# If the keys of a page share this many more characters than the ends of their range, nothing is known about the keys
-# behind them, and the range is surveyed.
+# A page is not typical of its range if the common prefix of its keys is over this many characters longer than that of
+# the range. The range is then surveyed.
 UNKNOWN_CHARACTERS = 4
 
 
@@ -96,7 +96,7 @@ class Splitter:
         if keys:
             self._alphabet.learn(keys)
             if left and part.last and shared_prefix(part.last, keys[-1]) <= shared_prefix(keys[-1], left.until) + 1:
-                # The range goes on in another folder.
+                # The keys have reached another prefix, and may be distributed differently there.
                 part.is_known = False
             part.first, part.last, part.found = keys[0], keys[-1], part.found or keys[0]
         elif part.pages == 1 and part.guess:
@@ -113,7 +113,7 @@ class Splitter:
 
     @property
     def largest(self) -> float:
-        """How many keys the largest range that can be split probably has. A survey comes before all other splits."""
+        """The estimated number of keys in the largest range that can be split. A survey counts as infinitely large."""
         if self._splits >= self._first_splits + max(0, self._calls - self._splits) // PAGES_PER_SPLIT:
             return 0
         if self._survey and self._survey.guesses:
@@ -212,9 +212,9 @@ class Splitter:
             part.survey = self._survey
 
     def _guesses(self, keys: Range, deepest: int) -> Iterator[str]:
-        """Yields the ends of the prefixes of ``keys.after``, the shortest first.
+        """For each prefix of ``keys.after``, yields a key after all keys with this prefix. The shortest comes first.
 
-        Keys rarely differ in the middle of a word, so those prefixes are left out.
+        Prefixes that end inside a word are skipped, because keys rarely differ there.
         """
         key, start = keys.after, self._start(keys)
         for position in range(start, deepest + 1):
@@ -224,7 +224,7 @@ class Splitter:
                 yield guess
 
     def _characters(self, keys: Range, position: int) -> Iterator[str]:
-        """Yields keys that follow ``keys.after``, with growing distances of the characters at ``position``."""
+        """Yields keys after ``keys.after`` whose characters at ``position`` are further and further away."""
         key = keys.after
         own = ord(key[position])
         following = [each for each in self._alphabet.with_similar({key[position]}) if each >= own]
@@ -251,7 +251,7 @@ class Splitter:
         numbers = [number for number, part in self._parts.items() if number in self.tally.left]
         for number in numbers:
             part = self._parts[number]
-            # The highest keys may still be far away.
+            # Many keys may follow the highest key found, so its range is surveyed next.
             if part is highest and (not survey.by_character or self.tally.left[number].until == survey.keys.until):
                 self._start_survey(number, shared_prefix(part.found, survey.keys.after))
         for number in numbers:

@@ -10,9 +10,10 @@ from chalicelib.storage.listing import SAMPLE, Listed
 from chalicelib.storage.measurement import Part, merge
 from chalicelib.storage.ranges import Range
 
-# Each upload takes at least one more call, so a page of uploads is short. Its position is recorded after a few seconds.
+# Each upload takes at least one ListParts call. With short pages, the listing records its position every few seconds.
 UPLOADS_PER_PAGE = 10
-# S3 escapes "<" in keys, so these patterns do not match inside a key. A key with an escaped character does not match.
+# S3 escapes "<" in keys, so these patterns do not match inside a key. If a key contains an escaped character, no
+# pattern matches, and botocore parses the page.
 ENTRY = re.compile(rb"<(Version|DeleteMarker)>")
 FIELDS = {
     "Key": re.compile(rb"<Key>([^<&]*)</Key>"),
@@ -82,7 +83,7 @@ def _has(keys: Range, key: str) -> bool:
 
 
 def _start(keys: Range, marker: str) -> dict[str, str]:
-    # A key without a version or an upload id stands for all of its versions or uploads.
+    # If the marker is only a key, S3 skips all versions or uploads of that key.
     return ({"KeyMarker": keys.after} if keys.after else {}) | ({marker: keys.version} if keys.version else {})
 
 
