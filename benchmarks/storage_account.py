@@ -18,7 +18,7 @@ from benchmarks.money import CONFIG, MB_OF_A_PROCESSOR, memory, states
 from chalicelib.storage.crew import RESERVE_SECONDS, WORKERS
 from chalicelib.storage.report import ROUNDS, TURN_SECONDS
 from chalicelib.storage.shares import SHARES
-from chalicelib.storage.splitting import KEYS_PER_PAGE, LEAST_KEYS, PAGES_PER_SPLIT, SPLITS
+from chalicelib.storage.splitting import KEYS_PER_PAGE, MIN_KEYS, PAGES_PER_SPLIT, SPLIT_BUDGET
 
 PRICES = Path(__file__).parent / "prices.json"
 
@@ -81,7 +81,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
     """
     processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory("measure_buckets")
     waiting = deque(pieces)
-    splits = sum(SPLITS + pages // PAGES_PER_SPLIT for pages in pieces)
+    splits = sum(SPLIT_BUDGET + pages // PAGES_PER_SPLIT for pages in pieces)
     processor = now = 0.0
     left: list[int] = []
     # Each pair contains the time of the next response for a range, and the number of remaining pages.
@@ -99,7 +99,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
             largest = max(answers, key=lambda each: each[1], default=[0.0, 0])
             if waiting:
                 heapq.heappush(answers, [now + PAGE_SECONDS, waiting.popleft()])
-            elif splits and largest[1] * KEYS_PER_PAGE >= LEAST_KEYS:
+            elif splits and largest[1] * KEYS_PER_PAGE >= MIN_KEYS:
                 splits, bill.splits = splits - 1, bill.splits + 1
                 half = largest[1] // 2
                 largest[1] -= half

@@ -39,12 +39,12 @@ COLUMNS = {
     "description": "beans.description",
 }
 # A supplier usually has many beans. The query selects its columns last, and ``to_csv`` escapes them once for all beans.
-SELECTED = sorted(COLUMNS, key=lambda name: COLUMNS[name].startswith("suppliers."))
-BEAN = SELECTED[: SELECTED.index("supplier_id")]
-SUPPLIERS_REMEMBERED = 4_000
+SELECTED_COLUMNS = sorted(COLUMNS, key=lambda name: COLUMNS[name].startswith("suppliers."))
+BEAN_COLUMNS = SELECTED_COLUMNS[: SELECTED_COLUMNS.index("supplier_id")]
+SUPPLIER_CACHE_SIZE = 4_000
 # A single SQL statement reads a consistent snapshot. Rows that are imported during the query appear in the next report.
 QUERY = (
-    f"SELECT {', '.join(COLUMNS[name] for name in SELECTED)}"  # noqa: S608 - only constants  # nosec
+    f"SELECT {', '.join(COLUMNS[name] for name in SELECTED_COLUMNS)}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
 # Each chunk of the CSV file except the last has at least this many rows.
@@ -80,7 +80,7 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
             rows += len(rests)
             yield cells, rests
 
-    with closing(mysql.read_rows(connection, QUERY, len(BEAN), BATCH_ROWS)) as batches:
+    with closing(mysql.read_rows(connection, QUERY, len(BEAN_COLUMNS), BATCH_ROWS)) as batches:
         files.write(
             s3,
             bucket,
@@ -97,18 +97,21 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
 def to_csv(batches: Iterable[mysql.Batch]) -> Iterator[bytes]:
     """Yields the header of the CSV file, and then a chunk for each batch from ``mysql.read_rows``.
 
-    Each row has the cells of ``BEAN``, and its rest is the supplier. Python's csv module would write the same file, but
-    processing whole columns is faster.
+    Each row has the cells of ``BEAN_COLUMNS``, and its rest is the supplier. Python's csv module would write the same
+    file, but processing whole columns is faster.
     """
     yield ("\ufeff" + ",".join(COLUMNS) + "\r\n").encode()
-    supplier = lru_cache(SUPPLIERS_REMEMBERED)(_escape_supplier)
+    supplier = lru_cache(SUPPLIER_CACHE_SIZE)(_escape_supplier)
     for cells, rests in batches:
-        columns = [_escape_column(cells[place :: len(BEAN)], name not in NUMBERS) for place, name in enumerate(BEAN)]
+        columns = [
+            _escape_column(cells[place :: len(BEAN_COLUMNS)], name not in NUMBERS)
+            for place, name in enumerate(BEAN_COLUMNS)
+        ]
         yield b"\r\n".join(map(b",".join, zip(map(supplier, rests), *columns, strict=True))) + b"\r\n"
 
 
 def _escape_supplier(rest: bytes) -> bytes:
-    supplier_id, *texts = mysql.divide(rest)
+    supplier_id, *texts = mysql.split_cells(rest)
     return b",".join([supplier_id, *(quote(neutralise(text)) for text in texts)])
 
 

@@ -34,7 +34,7 @@ def read_rows(connection: Connection[Any], query: str, columns: int, at_once: in
     """Yields batches of whole rows. All batches except the last contain at least ``at_once`` rows.
 
     A batch is a pair of lists: the first ``columns`` cells of all rows, and the rest of each row as unparsed bytes. The
-    function ``divide`` parses a rest.
+    function ``split_cells`` parses a rest.
     NULL becomes ``b""``. The caller must close the generator after use. The connection cannot be reused after the
     generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB. Raises a PyMySQL error or
     ``OSError`` if the connection or the query fails.
@@ -49,7 +49,7 @@ def read_rows(connection: Connection[Any], query: str, columns: int, at_once: in
     yield from _rows(connection._rfile, columns, at_once)  # type: ignore[attr-defined]
 
 
-def divide(rest: bytes) -> list[bytes]:
+def split_cells(rest: bytes) -> list[bytes]:
     """Returns the cells in the rest of a row."""
     cells: list[bytes] = []
     at = 0

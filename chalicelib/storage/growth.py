@@ -27,11 +27,11 @@ MONTH = timedelta(days=30)
 # The report from a month ago can be up to this old. Reports that run every two weeks then always have one.
 LOOK_BACK = timedelta(days=45)
 # If there are more earlier reports than this, the newest ones are ignored.
-LISTED = 10_000
-# The calls to S3 may take SECONDS, but must leave PAGE_SECONDS to render and store the page.
-SECONDS, PAGE_SECONDS = 10, 20
+MOST_LISTED = 10_000
+# The calls to S3 may take S3_SECONDS, but must leave PAGE_SECONDS to render and store the page.
+S3_SECONDS, PAGE_SECONDS = 10, 20
 # The name of an object starts with a time of this length.
-TIME = len("2026-11-21T03:14:15.123456Z")
+TIMESTAMP_LENGTH = len("2026-11-21T03:14:15.123456Z")
 
 # Maps each bucket to its size in bytes, or to None if the bucket was not measured completely.
 Sizes = dict[str, int | None]
@@ -41,7 +41,9 @@ Growth = dict[str, Any]
 log = logger("growth")
 
 
-def compare(files: ShareFiles, series: str, measurement: Measurement, now: datetime, seconds: float) -> Growth | None:
+def store_and_compare(
+    files: ShareFiles, series: str, measurement: Measurement, now: datetime, seconds: float
+) -> Growth | None:
     """Stores the sizes for later reports, and returns the growth since earlier reports of the same series.
 
     Returns None if no earlier report can be read. A failure is only logged, because it must not fail the report.
@@ -53,7 +55,7 @@ def compare(files: ShareFiles, series: str, measurement: Measurement, now: datet
 
     def find() -> list[str]:
         place = {"Bucket": files.bucket, "Prefix": folder, "StartAfter": folder + timestamp(now - LOOK_BACK)}
-        pages = files.s3.get_paginator("list_objects_v2").paginate(**place, PaginationConfig={"MaxItems": LISTED})
+        pages = files.s3.get_paginator("list_objects_v2").paginate(**place, PaginationConfig={"MaxItems": MOST_LISTED})
         names = [each["Key"].removeprefix(folder) for page in pages for each in page.get("Contents", [])]
         # A retried report must not be compared with its own earlier attempt.
         return [name for name in names if name < moment and not name.endswith(suffix)]
@@ -65,7 +67,7 @@ def compare(files: ShareFiles, series: str, measurement: Measurement, now: datet
         body = json.dumps({"reportId": files.report_id, "asOf": moment, "buckets": sizes}).encode()
         files.s3.put_object(Bucket=files.bucket, Key=folder + moment + suffix, Body=gzip.compress(body))
 
-    in_time = partial(_in_time, seconds=max(0, min(SECONDS, seconds - PAGE_SECONDS)), report_id=files.report_id)
+    in_time = partial(_in_time, seconds=max(0, min(S3_SECONDS, seconds - PAGE_SECONDS)), report_id=files.report_id)
     names = in_time({"": find}).get("", [])
     last_of_days = {name[:10]: name for name in names if name >= _days(now)[0]}
     chosen = sorted({*last_of_days.values(), *names[-1:], _from_a_month_ago(names, now)} - {""})
@@ -105,7 +107,11 @@ def growth_since(bodies: dict[str, bytes], sizes: Sizes, now: datetime) -> Growt
         for each in buckets:
             each["sizes"].append(None if of_day is None else of_day.get(each["name"], 0))
     return {
-        **{"days": days, "lastReport": last[:TIME], "monthReport": month[:TIME] if month_sizes is not None else None},
+        **{
+            "days": days,
+            "lastReport": last[:TIMESTAMP_LENGTH],
+            "monthReport": month[:TIMESTAMP_LENGTH] if month_sizes is not None else None,
+        },
         **{since: _total([each[since] for each in changes]) for since in ("sinceLast", "sinceMonth")},
         "buckets": buckets,
     }
@@ -116,7 +122,7 @@ def _days(now: datetime) -> list[str]:
 
 
 def _from_a_month_ago(names: Iterable[str], now: datetime) -> str:
-    return max((name for name in names if name[:TIME] <= timestamp(now - MONTH)), default="")
+    return max((name for name in names if name[:TIMESTAMP_LENGTH] <= timestamp(now - MONTH)), default="")
 
 
 def _decode(body: bytes | None) -> Sizes | None:

@@ -18,11 +18,11 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError,
 
 from chalicelib.storage.crew import Crew, Deadline
 from chalicelib.storage.figures import read_figures
-from chalicelib.storage.listing import Listing, fetch_objects, for_objects
+from chalicelib.storage.listing import Listing, fetch_objects, with_object_parser
 from chalicelib.storage.measurement import Measurement, Tally, summarize
 from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import describe, translate
-from chalicelib.storage.versions import fetch_everything, for_everything
+from chalicelib.storage.versions import fetch_versions, with_version_parser
 
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
@@ -67,10 +67,10 @@ def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: De
     """Lists as many of the remaining key ranges as possible within the ``deadline``."""
     regions = _by_region(tallies, s3, deadline)
     crew = Crew(deadline)
-    is_all = any(tally.parts is not None for tally in tallies)
-    listing = Listing(crew, fetch_everything if is_all else fetch_objects, now)
+    includes_versions = any(tally.parts is not None for tally in tallies)
+    listing = Listing(crew, fetch_versions if includes_versions else fetch_objects, now)
     for region, members in regions.items():
-        client = (for_everything if is_all else for_objects)(s3_in(region))
+        client = (with_version_parser if includes_versions else with_object_parser)(s3_in(region))
         for tally in members:
             listing.add(tally, client)
     crew.finish()

@@ -53,7 +53,7 @@ def by_kind(parts: Iterable[Part]) -> dict[str, Part]:
     return {part.kind: part for part in merge([*empty, *(replace(part, storage_class=None) for part in parts)])}
 
 
-def of_which(parts: Iterable[Part]) -> str:
+def other_parts_clause(parts: Iterable[Part]) -> str:
     """Returns the end of a sentence that names the size of everything but current objects."""
     old, uploads = (humanize.naturalsize(by_kind(parts)[kind].bytes) for kind in ("noncurrent", "unfinishedUploads"))
     return f", of which {old} are old versions and {uploads} unfinished uploads"
@@ -157,7 +157,7 @@ class Measurement:
     def _sentence(self, date: str) -> str:
         text = f"Total size of all buckets: {self.size}{date}"
         if self.versions and self.figure is not None:
-            text += of_which(self.parts)
+            text += other_parts_clause(self.parts)
         if self.size == "none":
             text += "; the account has no buckets"
         if self.without_figure:

@@ -12,7 +12,7 @@ from chalicelib.notifications import counted
 from chalicelib.reports import href
 from chalicelib.reports.embedding import TEMPLATES, embedded
 from chalicelib.storage.growth import Growth
-from chalicelib.storage.measurement import KINDS, Bucket, Measurement, Part, by_kind, of_which
+from chalicelib.storage.measurement import KINDS, Bucket, Measurement, Part, by_kind, other_parts_clause
 from chalicelib.timeline import timestamp
 
 # The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
@@ -113,7 +113,7 @@ def notice(measurement: Measurement, report_id: str, growth: Growth | None = Non
     """Returns the subject, message and SMS of the notification that the state machine publishes."""
     lines = [measurement.sentence, ""]
     lines += [
-        f"{_size(bucket):>10}  {bucket.name}{of_which(bucket.parts) if bucket.parts else ''}"
+        f"{_size(bucket):>10}  {bucket.name}{other_parts_clause(bucket.parts) if bucket.parts else ''}"
         for bucket in measurement.buckets[:NOTICE_LINES]
     ]
     if len(measurement.buckets) > NOTICE_LINES:

@@ -29,7 +29,7 @@ class Range:
         return key > self.after and (self.until is None or key <= self.until)
 
 
-def shared_prefix(key: str, other: str | None) -> int:
+def common_prefix_length(key: str, other: str | None) -> int:
     """Returns the number of characters that two keys have in common at their start. None is the end of a bucket."""
     length = 0
     for one, two in zip(key, other or "", strict=False):
@@ -44,6 +44,6 @@ def character(code_point: int) -> str:
     return chr(min(SURROGATES.stop if code_point in SURROGATES else code_point, LAST_CODE_POINT))
 
 
-def after_prefix(prefix: str) -> str | None:
+def successor(prefix: str) -> str | None:
     """Returns a short key after all keys that begin with ``prefix``, or None if there is no such key."""
     return prefix[:-1] + character(ord(prefix[-1]) + 1) if ord(prefix[-1]) < LAST_CODE_POINT else None

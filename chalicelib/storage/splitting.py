@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 
 from chalicelib.storage.alphabet import ASCII, Alphabet
 from chalicelib.storage.measurement import Tally
-from chalicelib.storage.ranges import Range, after_prefix, character, shared_prefix
+from chalicelib.storage.ranges import Range, character, common_prefix_length, successor
 
 KEYS_PER_PAGE = 1_000
-# Each split can waste one call. A bucket is split at most SPLITS times, plus once for every PAGES_PER_SPLIT pages. If
-# an earlier function has already split the bucket, LATER_SPLITS replaces SPLITS.
-SPLITS, LATER_SPLITS, PAGES_PER_SPLIT = 31, 7, 20
+# Each split can waste one call. A bucket is split at most SPLIT_BUDGET times, plus once for every PAGES_PER_SPLIT
+# pages. If an earlier function has already split the bucket, RESUMED_SPLIT_BUDGET replaces SPLIT_BUDGET.
+SPLIT_BUDGET, RESUMED_SPLIT_BUDGET, PAGES_PER_SPLIT = 31, 7, 20
 # A range with fewer keys than this is not worth a split.
-LEAST_KEYS = 3 * KEYS_PER_PAGE
+MIN_KEYS = 3 * KEYS_PER_PAGE
 # This estimate stands for a range whose size is unknown.
-MOST_KEYS = 1e12
+UNKNOWN_ESTIMATE = 1e12
 # Only a range with this many times the average number of keys per thread is split.
-SHARE = 2.5
+SPLIT_THRESHOLD = 2.5
 # A survey tries at most this many positions or characters at once.
-GUESSES = 8
+MOST_SPLIT_KEYS = 8
 # A page is not typical of its range if the common prefix of its keys is over this many characters longer than that of
 # the range. The range is then surveyed.
 UNKNOWN_CHARACTERS = 4
@@ -41,33 +41,33 @@ class Survey:
     keys: Range
     guesses: list[str]
     by_character: bool
-    parts: list[Part]
+    parts: list[RangeState]
     waiting: int
 
 
 @dataclass
-class Part:
+class RangeState:
     """The known facts about a range. The range was split off at ``guess``.
 
-    ``found`` is the first key of the range. ``first`` and ``last`` are the first and last keys on the newest page.
-    ``upper`` is the part that was last split off.
+    ``first_key`` is the first key of the range. ``page_first`` and ``page_last`` are the first and last keys on the
+    newest page. ``upper`` is the part that was last split off.
     """
 
     guess: str = ""
-    first: str = ""
-    last: str = ""
-    found: str = ""
+    page_first: str = ""
+    page_last: str = ""
+    first_key: str = ""
     pages: int = 0
     estimate: float = math.inf
     survey: Survey | None = None
-    is_known: bool = False
-    is_stuck: bool = False
-    upper: Part | None = None
+    is_surveyed: bool = False
+    has_no_middle: bool = False
+    upper: RangeState | None = None
 
     @property
     def can_be_split(self) -> bool:
         # The first page of the upper part must arrive first, because it shows whether the last split was a good one.
-        return bool(self.pages and not self.survey and not self.is_stuck and (not self.upper or self.upper.pages))
+        return bool(self.pages and not self.survey and not self.has_no_middle and (not self.upper or self.upper.pages))
 
 
 @dataclass
@@ -77,35 +77,39 @@ class Splitter:
     tally: Tally
     workers: int
     _alphabet: Alphabet = field(default_factory=Alphabet)
-    _parts: dict[int, Part] = field(init=False)
+    _parts: dict[int, RangeState] = field(init=False)
     _first_splits: int = field(init=False)
     _survey: Survey | None = None
     _calls: int = 0
     _splits: int = 0
 
     def __post_init__(self) -> None:
-        self._parts = {number: Part() for number in self.tally.left}
-        self._first_splits = SPLITS if Range() in self.tally.left.values() else LATER_SPLITS
+        self._parts = {number: RangeState() for number in self.tally.left}
+        self._first_splits = SPLIT_BUDGET if Range() in self.tally.left.values() else RESUMED_SPLIT_BUDGET
 
-    def listed(self, number: int, keys: Sequence[str]) -> None:
+    def record_page(self, number: int, keys: Sequence[str]) -> None:
         """Notes a page of range ``number``. ``keys`` are its first key, its last key and some keys between them."""
         part, left = self._parts[number], self.tally.left.get(number)
         part.pages += 1
         self._calls += 1
-        part.is_stuck = False
+        part.has_no_middle = False
         if keys:
             self._alphabet.learn(keys)
-            if left and part.last and shared_prefix(part.last, keys[-1]) <= shared_prefix(keys[-1], left.until) + 1:
+            if (
+                left
+                and part.page_last
+                and common_prefix_length(part.page_last, keys[-1]) <= common_prefix_length(keys[-1], left.until) + 1
+            ):
                 # The keys have reached another prefix, and may be distributed differently there.
-                part.is_known = False
-            part.first, part.last, part.found = keys[0], keys[-1], part.found or keys[0]
+                part.is_surveyed = False
+            part.page_first, part.page_last, part.first_key = keys[0], keys[-1], part.first_key or keys[0]
         elif part.pages == 1 and part.guess:
             self._alphabet.learn_gap(part.guess)
         if part.pages == 1 and part.survey:
             part.survey.waiting -= 1
-            self._conclude(part.survey)
-        elif part.pages == 1 and left and not part.is_known and not self._survey:
-            self._start_survey(number, shared_prefix(keys[0], keys[-1]) if keys else 0)
+            self._finish_survey(part.survey)
+        elif part.pages == 1 and left and not part.is_surveyed and not self._survey:
+            self._start_survey(number, common_prefix_length(keys[0], keys[-1]) if keys else 0)
         if left:
             self._estimate(number)
         else:
@@ -119,7 +123,7 @@ class Splitter:
         if self._survey and self._survey.guesses:
             return math.inf
         estimates = [part.estimate for part in self._parts.values()]
-        least = max(LEAST_KEYS, SHARE / self.workers * sum(each for each in estimates if each < math.inf))
+        least = max(MIN_KEYS, SPLIT_THRESHOLD / self.workers * sum(each for each in estimates if each < math.inf))
         largest = max((part.estimate for part in self._parts.values() if part.can_be_split), default=0)
         return largest if largest >= least else 0
 
@@ -127,7 +131,7 @@ class Splitter:
         """Splits the largest range, and returns the number of the upper part, or None if that is not possible."""
         while largest := self.largest:
             survey = self._survey if largest == math.inf else None
-            if new := self._next_guess(survey) if survey else self._split_in_half(largest):
+            if new := self._next_guess(survey) if survey else self._bisect(largest):
                 return new
         return None
 
@@ -142,30 +146,30 @@ class Splitter:
                 return new
         # The guess has already been passed.
         survey.waiting -= 1
-        self._conclude(survey)
+        self._finish_survey(survey)
         return None
 
-    def _split_in_half(self, estimate: float) -> int | None:
+    def _bisect(self, estimate: float) -> int | None:
         """Splits the range with this estimate, or begins a survey of it."""
         number, part = next(
             (n, each) for n, each in self._parts.items() if each.can_be_split and each.estimate == estimate
         )
-        keys, page = self.tally.left[number], shared_prefix(part.first, part.last)
-        if not part.is_known and not self._survey and page - self._start(keys) > UNKNOWN_CHARACTERS:
-            part.is_known = True
+        keys, page = self.tally.left[number], common_prefix_length(part.page_first, part.page_last)
+        if not part.is_surveyed and not self._survey and page - self._start(keys) > UNKNOWN_CHARACTERS:
+            part.is_surveyed = True
             self._start_survey(number, page)
             return None
         key = self._alphabet.middle(keys)
         if key is None:
-            part.is_stuck = True
+            part.has_no_middle = True
             return None
         new = self._split(number, key)
-        self._parts[new].is_known = part.is_known
+        self._parts[new].is_surveyed = part.is_surveyed
         return new
 
     def _split(self, number: int, key: str) -> int:
-        part, new = self._parts[number], Part(guess=key)
-        ratio = self._alphabet.proportion(self.tally.left[number], key)
+        part, new = self._parts[number], RangeState(guess=key)
+        ratio = self._alphabet.ratio_after(self.tally.left[number], key)
         if part.estimate < math.inf:
             upper = 1 / 2 if ratio is None else ratio / (1 + ratio)
             new.estimate = part.estimate * upper
@@ -182,16 +186,16 @@ class Splitter:
             # Only versions or uploads of one key follow, so the range cannot be split.
             part.estimate = 0
             return
-        if part.survey or not part.last:
+        if part.survey or not part.page_last:
             part.estimate = math.inf
             return
         # The newest page shows how dense the keys are.
-        ratio = self._alphabet.proportion(Range(part.first, keys.until), part.last)
-        part.estimate = MOST_KEYS if ratio is None else min(KEYS_PER_PAGE * ratio, MOST_KEYS)
+        ratio = self._alphabet.ratio_after(Range(part.page_first, keys.until), part.page_last)
+        part.estimate = UNKNOWN_ESTIMATE if ratio is None else min(KEYS_PER_PAGE * ratio, UNKNOWN_ESTIMATE)
 
     @staticmethod
     def _start(keys: Range) -> int:
-        return shared_prefix(keys.after, keys.until)
+        return common_prefix_length(keys.after, keys.until)
 
     # --- Surveys ------------------------------------------------------------------------------------------------------
 
@@ -218,7 +222,7 @@ class Splitter:
         """
         key, start = keys.after, self._start(keys)
         for position in range(start, deepest + 1):
-            guess = after_prefix(key[: position + 1])
+            guess = successor(key[: position + 1])
             is_in_word = start < position < deepest and all(each.isalpha() for each in key[position - 1 : position + 1])
             if guess and guess in keys and guess != keys.until and not (is_in_word and key[position].isascii()):
                 yield guess
@@ -229,38 +233,38 @@ class Splitter:
         own = ord(key[position])
         following = [each for each in self._alphabet.with_similar({key[position]}) if each >= own]
         if own >= ASCII:
-            code_points = [own + 4**step for step in range(GUESSES)]
+            code_points = [own + 4**step for step in range(MOST_SPLIT_KEYS)]
         else:
-            steps = (2**step - 1 for step in range(GUESSES))
+            steps = (2**step - 1 for step in range(MOST_SPLIT_KEYS))
             code_points = [following[step] for step in steps if step < len(following) - 1]
             code_points.append(following[-1])
         for code_point in code_points:
-            guess = after_prefix(key[:position] + character(code_point))
+            guess = successor(key[:position] + character(code_point))
             if guess and guess in keys and guess != keys.until:
                 yield guess
 
-    def _conclude(self, survey: Survey) -> None:
+    def _finish_survey(self, survey: Survey) -> None:
         """Ends a survey if the first pages of all its parts have arrived."""
         if survey.waiting:
             return
         self._survey = None
         for part in survey.parts:
             part.survey = None
-        found = {part.found: part for part in survey.parts[1:] if part.found}
+        found = {part.first_key: part for part in survey.parts[1:] if part.first_key}
         highest = found[max(found)] if found else None
         numbers = [number for number, part in self._parts.items() if number in self.tally.left]
         for number in numbers:
             part = self._parts[number]
             # Many keys may follow the highest key found, so its range is surveyed next.
             if part is highest and (not survey.by_character or self.tally.left[number].until == survey.keys.until):
-                self._start_survey(number, shared_prefix(part.found, survey.keys.after))
+                self._start_survey(number, common_prefix_length(part.first_key, survey.keys.after))
         for number in numbers:
             if self._parts[number].pages:
                 self._estimate(number)
 
 
 def _spread(guesses: list[str]) -> list[str]:
-    """Returns at most ``GUESSES`` of the guesses, evenly spread over the list."""
-    if len(guesses) <= GUESSES:
+    """Returns at most ``MOST_SPLIT_KEYS`` of the guesses, evenly spread over the list."""
+    if len(guesses) <= MOST_SPLIT_KEYS:
         return guesses
-    return [guesses[round(number * (len(guesses) - 1) / (GUESSES - 1))] for number in range(GUESSES)]
+    return [guesses[round(number * (len(guesses) - 1) / (MOST_SPLIT_KEYS - 1))] for number in range(MOST_SPLIT_KEYS)]

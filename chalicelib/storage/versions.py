@@ -41,8 +41,8 @@ class Page:
         return Listed(listed[:-1:SAMPLE] + listed[-1:], sum(part.bytes for part in parts), objects, rest, parts)
 
 
-def fetch_everything(s3: Any, bucket: str, keys: Range, _token: str | None) -> Page:
-    """Lists the start of a key range with a client from ``for_everything``."""
+def fetch_versions(s3: Any, bucket: str, keys: Range, _token: str | None) -> Page:
+    """Lists the start of a key range with a client from ``with_version_parser``."""
     return (_list_uploads if keys.uploads else _list_versions)(s3, bucket, keys)
 
 
@@ -91,7 +91,7 @@ def _end(page: dict[str, Any], marker: str) -> tuple[str, str] | None:
     return (page["NextKeyMarker"], page.get(marker, "")) if page["IsTruncated"] else None
 
 
-def for_everything(s3: Any) -> Any:
+def with_version_parser(s3: Any) -> Any:
     """Makes the client ``s3`` parse listed versions faster than botocore does. Returns the client."""
     s3.meta.events.register("before-parse.*.ListObjectVersions", _read_entries, unique_id="versions")
     return s3

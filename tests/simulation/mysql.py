@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from chalicelib.errors import DatabaseUnavailable
-from chalicelib.reports.inventory import COLUMNS, SELECTED
+from chalicelib.reports.inventory import COLUMNS, SELECTED_COLUMNS
 from chalicelib.uploads.comparing import VALUES
 from chalicelib.uploads.importing import Imported, ReportBad, Staged
 from chalicelib.uploads.rows import IDENTITY, BadRow, Row
@@ -55,7 +55,7 @@ class Mysql:
             row = dict.fromkeys(COLUMNS, "") | {"supplier": bean[0], "type": bean[1], "product_name": bean[2]}
             row |= {name: str(value) for name, value in zip(VALUES, values, strict=True)}
             row |= {"bean_id": str(number), "supplier_id": str(suppliers.index(bean[0]) + 1)}
-            packets.append(b"".join(bytes([len(row[name])]) + row[name].encode() for name in SELECTED))
+            packets.append(b"".join(bytes([len(row[name])]) + row[name].encode() for name in SELECTED_COLUMNS))
         yield _Connection([*packets, b"\xfe\0\0\0\0"])
 
 

@@ -10,7 +10,7 @@ import io
 import re
 import secrets
 
-from chalicelib.reports.inventory import COLUMNS, QUERY, SELECTED
+from chalicelib.reports.inventory import COLUMNS, QUERY, SELECTED_COLUMNS
 from tests.system.inventory import table_renamed
 from tests.system.system import LOOSE_TABLES, System, new_id
 
@@ -86,7 +86,7 @@ def test_cells_of_any_length_are_read_as_pymysql_reads_them(system: System) -> N
     body = system.aws("s3").get_object(Bucket=system.env["REPORTS_BUCKET"], Key=read["csvKey"])["Body"].read()
     rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if row[7] == name]
     texts = (["" if cell is None else str(cell) for cell in row] for row in expected)
-    assert rows == [[row[SELECTED.index(column)] for column in COLUMNS] for row in texts]
+    assert rows == [[row[SELECTED_COLUMNS.index(column)] for column in COLUMNS] for row in texts]
     assert len(rows) == 11
 
 

@@ -76,11 +76,11 @@ class Connection:
 
 def selected(rows: Iterable[Row]) -> Iterator[Row]:
     """Returns rows of the CSV file with the cells in the order in which the inventory's query selects them."""
-    places = [list(inventory.COLUMNS).index(name) for name in inventory.SELECTED]
+    places = [list(inventory.COLUMNS).index(name) for name in inventory.SELECTED_COLUMNS]
     return (tuple(row[place] for place in places) for row in rows)
 
 
 def as_csv(rows: Iterable[Row]) -> bytes:
     """Returns the CSV file of an inventory report."""
     connection = cast("Any", Connection(selected(rows)))
-    return b"".join(inventory.to_csv(mysql.read_rows(connection, "", len(inventory.BEAN), 1)))
+    return b"".join(inventory.to_csv(mysql.read_rows(connection, "", len(inventory.BEAN_COLUMNS), 1)))

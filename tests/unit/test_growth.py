@@ -182,7 +182,7 @@ def test_a_failure_never_fails_the_report(
     account.bucket("reports")
     run(account, "first", days_ago(1))
     released, s3 = threading.Event(), reports_s3(account)
-    monkeypatch.setattr(growth, "SECONDS", 0.5 if hangs else 30)
+    monkeypatch.setattr(growth, "S3_SECONDS", 0.5 if hangs else 30)
 
     def fail(params: dict[str, Any], **_: Any) -> None:
         if "storage-sizes" in str(params):

@@ -17,7 +17,7 @@ from chalicelib.storage import splitting
 from chalicelib.storage.crew import WORKERS, Crew
 from chalicelib.storage.listing import Listing, ObjectPage
 from chalicelib.storage.measurement import Failure, Tally
-from chalicelib.storage.ranges import Range, after_prefix
+from chalicelib.storage.ranges import Range, successor
 from chalicelib.storage.splitting import Splitter
 from tests.unit.buckets import NOW, Account
 
@@ -70,7 +70,7 @@ class Steps:
             for number, page in pages.items():
                 listed = page.within(self.tally.left[number])
                 self.tally.count(number, listed.bytes, listed.objects, listed.rest, NOW)
-                splitter.listed(number, listed.sample)
+                splitter.record_page(number, listed.sample)
                 if not listed.rest:
                     running.remove(number)
                 while len(running) < WORKERS and (new := splitter.split()) is not None:
@@ -116,7 +116,7 @@ TEXT = st.text(st.sampled_from("ab/09~\x00é中文😀😁\ud7ff\ue000\U0010ffff
 @settings(deadline=None)
 def test_threads_count_every_key_exactly_once(keys: set[str], per_page: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splitting, "LEAST_KEYS", 1)
+        patch.setattr(splitting, "MIN_KEYS", 1)
         source, tally, crew = Keys(sorted(keys), per_page), Tally("beans", "us-east-1"), Crew(lambda: 900.0)
         Listing(crew, source.fetch, NOW).add(tally, None)
         crew.finish()
@@ -129,7 +129,7 @@ def test_threads_count_every_key_exactly_once(keys: set[str], per_page: int) -> 
     [("a", "b"), ("a/b", "a/c"), ("\ud7ff", "\ue000"), ("x\U0010fffe", "x\U0010ffff"), ("\U0010ffff", None)],
 )
 def test_a_key_after_all_keys_with_a_prefix_is_valid_text(prefix: str, key: str | None) -> None:
-    assert after_prefix(prefix) == key
+    assert successor(prefix) == key
     assert key is None or key.encode()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pymysql.err import OperationalError
 
 from chalicelib.errors import DatabaseRefused
-from chalicelib.reports.mysql import Batch, divide, read_rows
+from chalicelib.reports.mysql import Batch, read_rows, split_cells
 from tests.unit.answering import Connection, Row, in_utf8
 
 KILLED = b"\xff" + (1317).to_bytes(2, "little") + b"#70100Query execution was interrupted"
@@ -23,7 +23,7 @@ def read(connection: Connection, at_once: int = 1) -> Iterable[Batch]:
 
 def cells(connection: Connection) -> list[bytes]:
     rows = (row for batch in read(connection) for row in zip(*batch, strict=True))
-    return [cell for first, rest in rows for cell in (first, *divide(rest))]
+    return [cell for first, rest in rows for cell in (first, *split_cells(rest))]
 
 
 @pytest.mark.parametrize("size", [0, 1, 250, 251, 252, 255, 1_020, 65_535, 65_536, 300_000])

@@ -96,7 +96,7 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
 def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
-    monkeypatch.setattr(splitting, "LEAST_KEYS", 1)
+    monkeypatch.setattr(splitting, "MIN_KEYS", 1)
     account.bucket("beans")
     for number, key in enumerate(keys):
         account.s3.put_object(Bucket="beans", Key=key, Body=b"x" * number)

@@ -52,7 +52,7 @@ def test_each_version_and_upload_counts_once(
     account: Account, beans: Versions, monkeypatch: pytest.MonkeyPatch, size: int, cuts: list[str]
 ) -> None:
     # Idle threads split even small ranges.
-    monkeypatch.setattr(splitting, "LEAST_KEYS", 1)
+    monkeypatch.setattr(splitting, "MIN_KEYS", 1)
     beans.page = size
     assert account.measure(versions=True).buckets == [BEANS]
     ranges = [Range(after, until) for after, until in zip(["", *cuts], [*cuts, None], strict=True)]
