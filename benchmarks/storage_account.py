@@ -74,14 +74,14 @@ class Bill:
         return self.transitions / 1_000 * self.prices["stepfunctions.transitions.per_1000"] + files
 
 
-def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[int]]:
+def function(pieces: list[int], limit: float, bill: Bill, budget: int = 0) -> tuple[float, list[int]]:
     """Simulates an invocation that lists ranges of pages.
 
     Returns the invocation's duration, and the pages left after ``limit`` seconds.
     """
     processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory("measure_buckets")
     waiting = deque(pieces)
-    splits = sum(SPLIT_BUDGET + pages // PAGES_PER_SPLIT for pages in pieces)
+    splits = sum(budget + pages // PAGES_PER_SPLIT for pages in pieces)
     processor = now = 0.0
     left: list[int] = []
     # Each pair contains the time of the next response for a range, and the number of remaining pages.
@@ -112,7 +112,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
 def listing(account: Account) -> Bill:
     bill = Bill(transitions=states("storage_report"))
     lambda_seconds = CONFIG["lambda_functions"]["measure_buckets"]["lambda_timeout"]
-    seconds, left = function(account.pages(), TURN_SECONDS, bill)
+    seconds, left = function(account.pages(), TURN_SECONDS, bill, SPLIT_BUDGET)
     bill.seconds, bill.busy_seconds, bill.functions = seconds, seconds, 1
     while left and bill.rounds < ROUNDS:
         bill.rounds += 1

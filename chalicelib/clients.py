@@ -34,8 +34,8 @@ READ_SECONDS = 5
 READ_SECONDS_BY_SERVICE = {"s3": 10, "cloudwatch": 10}
 # A paused database needs about half a minute to resume before it accepts a connection.
 MYSQL_CONNECT_SECONDS = 40
-# Maximum number of connections per client. No function uses more than 16 threads.
-CONNECTIONS = 32
+# Maximum number of connections per client. No function makes more calls at the same time.
+CONNECTIONS = 64
 
 # After one of these MySQL or PyMySQL errors, a retry may succeed: a lost connection (0, 2002 to 2014), too many
 # connections (1040), a shutdown (1053, 1152, 1927), a lock timeout (1205), a deadlock (1213), or an interrupt (1317).

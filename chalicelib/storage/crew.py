@@ -11,8 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.storage.measurement import Tally
 from chalicelib.storage.refusals import describe
 
-# The threads mostly wait for S3, so a function can run many threads. Each AWS client has twice as many connections as
-# there are threads.
+# The threads mostly wait for S3, so a function can run many threads. An AWS client has more connections than this.
 WORKERS = 32
 # These seconds are reserved for rendering and storing the page after the measurement.
 RESERVE_SECONDS = 30

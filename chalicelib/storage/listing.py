@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,9 @@ from threading import Lock
 from typing import Any, Protocol
 
 from botocore.compat import unquote_str
+from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.errors import is_transient
 from chalicelib.storage.crew import WORKERS, Crew
 from chalicelib.storage.measurement import Part, Tally
 from chalicelib.storage.ranges import Range
@@ -23,6 +27,8 @@ from chalicelib.storage.splitting import Splitter
 KEY = re.compile(rb"<Key>([^<]*)</Key>")
 SIZE = re.compile(rb"<Size>(\d+)</Size>")
 FIRST_OBJECT, LAST_OBJECT = b"<Contents>", b"</Contents>"
+# A call that S3 refuses temporarily is made this often. The pause is doubled each time.
+ATTEMPTS, PAUSE_SECONDS = 4, 0.5
 # Every 50th key of a page is a sample, which shows how keys are distributed.
 SAMPLE = 50
 
@@ -74,32 +80,51 @@ class Listing:
             self._crew.add(partial(self._list, splitter, number, s3), [tally])
 
     def _list(self, splitter: Splitter, number: int, s3: Any) -> None:
-        """Lists key range ``number`` of a bucket until the range ends or time is nearly up."""
+        """Lists key range ``number`` of a bucket until the range ends, a call fails or time is nearly up."""
         tally, token = splitter.tally, None
         while True:
-            page = self._fetch(s3, tally.name, tally.left[number], token)
+            try:
+                page = self._fetch_page(s3, tally.name, tally.left[number], token)
+            except (ClientError, BotoCoreError):
+                # The bucket cannot be measured completely, so no thread takes over more of it.
+                with self._lock:
+                    self._open.pop(id(splitter), None)
+                raise
             with self._lock:
                 # Another thread may have taken over a part of the range during the call.
                 listed = page.within(tally.left[number])
                 tally.count(number, listed.bytes, listed.objects, listed.rest, self._now, listed.parts)
                 splitter.record_page(number, listed.sample)
-                if tally.left:
+                if tally.left and not tally.error:
                     self._open[id(splitter)] = splitter, s3
                 else:
                     self._open.pop(id(splitter), None)
                 self._steal_work()
-            if not listed.rest or not self._crew.in_time():
+            if not listed.rest or tally.error or not self._crew.in_time():
                 return
             token = page.token
 
+    def _fetch_page(self, s3: Any, bucket: str, keys: Range, token: str | None) -> Page:
+        """Fetches a page. If S3 is busy, the call is repeated after a pause."""
+        attempts = 0
+        while True:
+            try:
+                return self._fetch(s3, bucket, keys, token)
+            except ClientError as error:
+                attempts += 1
+                if attempts == ATTEMPTS or not is_transient(error) or not self._crew.in_time():
+                    raise
+            # The pause is random, because many threads call S3 at the same time.
+            time.sleep(random.uniform(0.5, 1) * PAUSE_SECONDS * 2**attempts)  # noqa: S311  # nosec B311
+
     def _steal_work(self) -> None:
         """Gives parts of the largest key ranges to idle threads."""
-        while self._crew.is_idle and self._open:
+        while self._crew.is_idle and self._crew.in_time() and self._open:
             splitter, s3 = max(self._open.values(), key=lambda each: each[0].largest)
-            number = splitter.split()
-            if number is None:
+            if not splitter.largest:
                 return
-            self._crew.add(partial(self._list, splitter, number, s3), [splitter.tally])
+            if (number := splitter.split()) is not None:
+                self._crew.add(partial(self._list, splitter, number, s3), [splitter.tally])
 
 
 # --- Objects ----------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from chalicelib.storage.ranges import Range, character, common_prefix_length, su
 
 KEYS_PER_PAGE = 1_000
 # Each split can waste one call. A bucket is split at most SPLIT_BUDGET times, plus once for every PAGES_PER_SPLIT
-# pages. If an earlier function has already split the bucket, RESUMED_SPLIT_BUDGET replaces SPLIT_BUDGET.
-SPLIT_BUDGET, RESUMED_SPLIT_BUDGET, PAGES_PER_SPLIT = 31, 7, 20
+# pages. An earlier function may already have used SPLIT_BUDGET.
+SPLIT_BUDGET, PAGES_PER_SPLIT = 31, 20
 # A range with fewer keys than this is not worth a split.
 MIN_KEYS = 3 * KEYS_PER_PAGE
 # This estimate stands for a range whose size is unknown.
@@ -67,7 +67,8 @@ class RangeState:
     @property
     def can_be_split(self) -> bool:
         # The first page of the upper part must arrive first, because it shows whether the last split was a good one.
-        return bool(self.pages and not self.survey and not self.has_no_middle and (not self.upper or self.upper.pages))
+        is_waiting = not self.page_last or self.survey or (self.upper and not self.upper.pages)
+        return not is_waiting and not self.has_no_middle
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Splitter:
 
     def __post_init__(self) -> None:
         self._parts = {number: RangeState() for number in self.tally.left}
-        self._first_splits = SPLIT_BUDGET if Range() in self.tally.left.values() else RESUMED_SPLIT_BUDGET
+        self._first_splits = SPLIT_BUDGET if Range() in self.tally.left.values() else 0
 
     def record_page(self, number: int, keys: Sequence[str]) -> None:
         """Notes a page of range ``number``. ``keys`` are its first key, its last key and some keys between them."""
@@ -103,7 +104,7 @@ class Splitter:
                 # The keys have reached another prefix, and may be distributed differently there.
                 part.is_surveyed = False
             part.page_first, part.page_last, part.first_key = keys[0], keys[-1], part.first_key or keys[0]
-        elif part.pages == 1 and part.guess:
+        elif part.pages == 1 and part.guess and not left:
             self._alphabet.learn_gap(part.guess)
         if part.pages == 1 and part.survey:
             part.survey.waiting -= 1
@@ -130,7 +131,7 @@ class Splitter:
     def split(self) -> int | None:
         """Splits the largest range, and returns the number of the upper part, or None if that is not possible."""
         while largest := self.largest:
-            survey = self._survey if largest == math.inf else None
+            survey = self._survey if self._survey and self._survey.guesses else None
             if new := self._next_guess(survey) if survey else self._bisect(largest):
                 return new
         return None
@@ -139,7 +140,7 @@ class Splitter:
         """Splits the range that contains the next guess of a survey."""
         guess = survey.guesses.pop(0)
         for number, keys in self.tally.left.items():
-            if guess in keys and guess != keys.until:
+            if guess in keys and guess != keys.until and keys.uploads == survey.keys.uploads:
                 new = self._split(number, guess)
                 self._parts[new].survey = survey
                 survey.parts.append(self._parts[new])

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from botocore.compat import unquote_str
+
 from chalicelib.storage.listing import SAMPLE, Listed
 from chalicelib.storage.measurement import Part, merge
 from chalicelib.storage.ranges import Range
@@ -60,13 +62,18 @@ def _list_versions(s3: Any, bucket: str, keys: Range) -> Page:
 
 def _list_uploads(s3: Any, bucket: str, keys: Range) -> Page:
     """Lists up to ten unfinished uploads from the start of a key range, with the sizes of their parts."""
-    page = s3.list_multipart_uploads(Bucket=bucket, MaxUploads=UPLOADS_PER_PAGE, **_start(keys, "UploadIdMarker"))
+    start = _start(keys, "UploadIdMarker")
+    page = s3.list_multipart_uploads(Bucket=bucket, MaxUploads=UPLOADS_PER_PAGE, EncodingType="url", **start)
+    # Botocore decodes the keys of objects and versions, but not those of uploads.
+    decode = unquote_str if page.get("EncodingType") == "url" else str
+    uploads = [{**each, "Key": decode(each["Key"])} for each in page.get("Uploads", [])]
     entries = [
         (each["Key"], Part("unfinishedUploads", each.get("StorageClass", "STANDARD"), size, 1, each["Initiated"]))
-        for each in page.get("Uploads", [])
+        for each in uploads
         if _has(keys, each["Key"]) and (size := _uploaded(s3, bucket, each)) is not None
     ]
-    return Page(entries, _end(page, "NextUploadIdMarker"))
+    end = _end(page, "NextUploadIdMarker")
+    return Page(entries, end and (decode(end[0]), end[1]))
 
 
 def _uploaded(s3: Any, bucket: str, upload: dict[str, Any]) -> int | None:

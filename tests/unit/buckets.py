@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from chalicelib.storage import crew, measure, report
 from chalicelib.storage.measurement import Measurement
@@ -122,6 +123,11 @@ class Body(BytesIO):
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()
+
+
+def failure(code: str, status: int, message: str = "no") -> ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "ListBuckets")
 
 
 def answer(status: int, body: str) -> Callable[..., AWSResponse]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.keyspaces import KEYSPACES
-from chalicelib.storage import splitting
+from chalicelib.storage import listing, splitting
 from chalicelib.storage.crew import WORKERS, Crew
 from chalicelib.storage.listing import Listing, ObjectPage
 from chalicelib.storage.measurement import Failure, Tally
 from chalicelib.storage.ranges import Range, successor
 from chalicelib.storage.splitting import Splitter
-from tests.unit.buckets import NOW, Account
+from tests.unit.buckets import NOW, Account, failure
 
 LARGE = 100_000
 
@@ -31,11 +33,17 @@ class Keys:
     keys: list[str]
     per_page: int = splitting.KEYS_PER_PAGE
     calls: int = 0
+    empty: Collection[int] = ()
+    refused: int = 0
 
     def fetch(self, _s3: Any, _bucket: str, keys: Range, token: str | None) -> ObjectPage:
         self.calls += 1
         keys.after.encode()
         start = int(token) if token else bisect_right(self.keys, keys.after) if keys.after else 0
+        if self.calls == self.refused:
+            raise failure("AccessDenied", 403)
+        if self.calls in self.empty:
+            return ObjectPage([], [], str, str(start))
         end = min(start + self.per_page, len(self.keys))
         return ObjectPage(
             self.keys[start:end], list(range(start, end)), str, str(end) if end < len(self.keys) else None
@@ -80,13 +88,13 @@ class Steps:
 
 @pytest.mark.parametrize("name", KEYSPACES)
 def test_a_large_bucket_is_listed_in_parallel_from_its_first_pages(name: str) -> None:
-    listing = Steps(Keys(KEYSPACES[name](LARGE))).run()
-    assert listing.tally.counted == listing.source.counted
-    assert listing.source.calls <= 1.05 * listing.source.pages + 32
+    steps = Steps(Keys(KEYSPACES[name](LARGE))).run()
+    assert steps.tally.counted == steps.source.counted
+    assert steps.source.calls <= 1.05 * steps.source.pages + 32
     # One worker alone would need 100 steps.
-    assert listing.steps <= 60
-    assert listing.busy[1] > 1
-    assert max(listing.busy[:10]) >= 8
+    assert steps.steps <= 60
+    assert steps.busy[1] > 1
+    assert max(steps.busy[:10]) >= 8
 
 
 @pytest.mark.parametrize("name", ["uuids", "hashes", "flat", "dates"])
@@ -98,30 +106,67 @@ def test_a_bucket_of_one_page_costs_one_call() -> None:
     assert Steps(Keys(KEYSPACES["flat"](1_000))).run().source.calls == 1
 
 
-def test_ranges_that_an_earlier_function_left_are_split_again() -> None:
-    source = Keys(KEYSPACES["uuids"](LARGE))
-    first = Steps(source).run(most=4)
-    assert first.tally.left
-    for rest in first.tally.left.values():
-        later = Steps(source, Tally("beans", "us-east-1", left={0: rest})).run()
-        first.tally.add(later.tally)
-    assert first.tally.counted == source.counted
+@pytest.mark.parametrize("name", KEYSPACES)
+def test_many_functions_together_make_few_additional_calls(name: str) -> None:
+    source, left = Keys(KEYSPACES[name](LARGE)), [Range()]
+    total = Tally("beans", "us-east-1", left={})
+    while left:
+        functions = [Steps(source, Tally("beans", "us-east-1", left={0: rest})).run(most=3) for rest in left]
+        left = [rest for each in functions for rest in each.tally.left.values()]
+        for each in functions:
+            each.tally.left = {}
+            total.add(each.tally)
+    assert total.counted == source.counted
+    assert source.calls <= 1.05 * source.pages + 32
+
+
+def test_a_large_rest_of_an_earlier_function_is_split_again() -> None:
+    later = Steps(Keys(KEYSPACES["uuids"](LARGE)), Tally("beans", "us-east-1", left={0: Range("0")})).run()
+    assert later.tally.counted == later.source.counted
+    assert later.steps <= 60
 
 
 # Few different characters make long shared prefixes likely.
 TEXT = st.text(st.sampled_from("ab/09~\x00é中文😀😁\ud7ff\ue000\U0010ffff"), min_size=1, max_size=6)
 
 
-@given(st.sets(TEXT, max_size=120), st.integers(1, 7))
+@given(st.sets(TEXT, max_size=120), st.integers(1, 7), st.sets(st.integers(1, 20)), st.integers(1, 40))
 @settings(deadline=None)
-def test_threads_count_every_key_exactly_once(keys: set[str], per_page: int) -> None:
+def test_threads_count_every_key_exactly_once(keys: set[str], per_page: int, empty: set[int], failing: int) -> None:
+    """S3 may return pages that contain no keys although others follow. One call for the second bucket is refused."""
+    sources = {
+        "beans": Keys(sorted(keys), per_page, empty=empty),
+        "cups": Keys(sorted(keys), per_page, refused=failing),
+    }
+    beans, cups = (Tally(name, "us-east-1") for name in sources)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splitting, "MIN_KEYS", 1)
-        source, tally, crew = Keys(sorted(keys), per_page), Tally("beans", "us-east-1"), Crew(lambda: 900.0)
-        Listing(crew, source.fetch, NOW).add(tally, None)
+        crew = Crew(lambda: 900.0)
+        listing = Listing(crew, lambda s3, name, rest, token: sources[name].fetch(s3, name, rest, token), NOW)
+        for tally in (beans, cups):
+            listing.add(tally, None)
         crew.finish()
-    assert (tally.counted, tally.left, tally.error) == (source.counted, {}, None)
-    assert source.calls <= 1.05 * source.pages + 32
+    source = sources["beans"]
+    assert (beans.counted, beans.left, beans.error) == (source.counted, {}, None)
+    assert source.calls <= 1.05 * source.pages + 32 + len(empty)
+    if cups.error:
+        assert cups.error == "AccessDenied: no"
+    else:
+        assert (cups.counted, cups.left) == (source.counted, {})
+
+
+def test_a_call_that_s3_is_too_busy_for_is_repeated(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAUSE_SECONDS", 0)
+    account.bucket("beans", 7)
+    refusals = iter([503] * 3)
+
+    def refuse(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
+        if status := next(refusals, None):
+            parsed["Error"] = {"Code": "SlowDown", "Message": "Please wait."}
+            parsed["ResponseMetadata"]["HTTPStatusCode"] = http_response.status_code = status
+
+    account.s3.meta.events.register("after-call.s3.ListObjectsV2", refuse)
+    assert account.measure().total_bytes == 7
 
 
 @pytest.mark.parametrize(
@@ -147,7 +192,11 @@ def test_only_the_frame_of_an_answer_is_parsed_as_xml(account: Account, monkeypa
     assert max(parsed) < 1_000
 
 
-def test_an_error_in_a_successful_answer_is_not_an_empty_bucket(account: Account) -> None:
+def test_an_error_in_a_successful_answer_is_not_an_empty_bucket(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
     account.bucket("beans", 7)
     account.answer_listings(200, "<Error><Code>SlowDown</Code><Message>Please wait.</Message></Error>")
     assert account.measure().errors == [Failure("beans", "SlowDown: Please wait.")]

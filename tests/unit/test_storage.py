@@ -8,21 +8,16 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
 from chalicelib.storage import crew, figures, page, refusals, report, shares, splitting
 from chalicelib.storage.measurement import Bucket, Failure, Measurement, Tally, summarize
 from chalicelib.storage.ranges import Range
-from tests.unit.buckets import NOW, SESSION, Account
+from tests.unit.buckets import NOW, SESSION, Account, failure
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
-
-
-def failure(code: str, status: int, message: str = "no") -> ClientError:
-    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(answer, "ListBuckets")
 
 
 def test_the_objects_of_all_buckets_in_all_regions_count(account: Account) -> None:

@@ -58,7 +58,7 @@ def test_the_flows_have_the_numbers_of_the_code() -> None:
         "for one file and ten minutes": links.LINK_SECONDS == 600,
         "done within two minutes": report.TURN_SECONDS == 120,
         "at most six times": report.ROUNDS == 6,
-        "up to 40 at once": shares.SHARES == 40,
+        "up to 16 at once": shares.SHARES == 16,
     }
     assert [words for words, holds in numbers.items() if not (holds and words in ARCHITECTURE)] == []
 
