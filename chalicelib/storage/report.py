@@ -30,7 +30,7 @@ from chalicelib.storage.shares import ShareFiles, Spread, assign_shares, merge_s
 # to start, but spreads a large or slow bucket over all functions.
 TURN_SECONDS = 120
 # A report has at most this many rounds. In the last round, each function uses all its remaining time. Six rounds can
-# list three billion objects.
+# list about seven billion objects.
 ROUNDS = 6
 # A report's id can contain the same characters as an execution's name. A slash would create folders in S3.
 REPORT_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]{1,80}")
