@@ -16,7 +16,9 @@ from functools import partial
 from itertools import dropwhile
 from typing import Any
 
+from chalicelib.clients import longest_call
 from chalicelib.logs import logger
+from chalicelib.storage.crew import Deadline
 from chalicelib.storage.measurement import Measurement
 from chalicelib.storage.shares import ShareFiles
 from chalicelib.timeline import timestamp
@@ -28,8 +30,8 @@ MONTH = timedelta(days=30)
 LOOK_BACK = timedelta(days=45)
 # If there are more earlier reports than this, the newest ones are ignored.
 MOST_LISTED = 10_000
-# The calls to S3 may take S3_SECONDS, but must leave PAGE_SECONDS to render and store the page.
-S3_SECONDS, PAGE_SECONDS = 10, 20
+# The calls to S3 may take S3_SECONDS at a time. The page is rendered within PAGE_SECONDS.
+S3_SECONDS, PAGE_SECONDS = 10, 3
 # The name of an object starts with a time of this length.
 TIMESTAMP_LENGTH = len("2026-11-21T03:14:15.123456Z")
 
@@ -42,13 +44,13 @@ log = logger("growth")
 
 
 def store_and_compare(
-    files: ShareFiles, series: str, measurement: Measurement, now: datetime, seconds: float
+    files: ShareFiles, series: str, measurement: Measurement, now: datetime, deadline: Deadline
 ) -> Growth | None:
     """Stores the sizes for later reports, and returns the growth since earlier reports of the same series.
 
     Returns None if no earlier report can be read. A failure is only logged, because it must not fail the report.
     """
-    failed: Sizes = dict.fromkeys(failure.bucket for failure in measurement.errors)
+    failed: Sizes = dict.fromkeys(each.bucket for each in measurement.errors if not each.is_directory)
     sizes = {bucket.name: bucket.bytes if bucket.as_of else None for bucket in measurement.buckets} | failed
     folder, moment = f"storage-sizes/{series}/", timestamp(now)
     suffix = f"~{hashlib.sha256(files.report_id.encode()).hexdigest()[:16]}.json.gz"
@@ -67,7 +69,11 @@ def store_and_compare(
         body = json.dumps({"reportId": files.report_id, "asOf": moment, "buckets": sizes}).encode()
         files.s3.put_object(Bucket=files.bucket, Key=folder + moment + suffix, Body=gzip.compress(body))
 
-    in_time = partial(_in_time, seconds=max(0, min(S3_SECONDS, seconds - PAGE_SECONDS)), report_id=files.report_id)
+    def in_time(tasks: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+        # The page must still be stored after these calls.
+        seconds = min(S3_SECONDS, deadline() - longest_call("s3") - PAGE_SECONDS)
+        return _in_time(tasks if seconds > 0 else {}, seconds, files.report_id)
+
     names = in_time({"": find}).get("", [])
     last_of_days = {name[:10]: name for name in names if name >= _days(now)[0]}
     chosen = sorted({*last_of_days.values(), *names[-1:], _from_a_month_ago(names, now)} - {""})
@@ -88,10 +94,14 @@ def _in_time(tasks: dict[str, Callable[[], Any]], seconds: float, report_id: str
 
 def growth_since(bodies: dict[str, bytes], sizes: Sizes, now: datetime) -> Growth | None:
     """Returns the growth since the earlier reports in ``bodies``. The keys start with the times of the reports."""
-    last, month = max(bodies, default=""), _from_a_month_ago(bodies, now)
-    before, month_sizes = _decode(bodies.get(last)), _decode(bodies.get(month))
+    last, before = next(
+        ((name, found) for name in sorted(bodies, reverse=True) if (found := _decode(bodies[name])) is not None),
+        ("", None),
+    )
     if before is None:
         return None
+    month = _from_a_month_ago(bodies, now)
+    month_sizes = _decode(bodies.get(month))
     changes: list[dict[str, Any]] = [
         {"name": name, "sinceLast": _change(sizes, before, name), "sinceMonth": _change(sizes, month_sizes, name)}
         for name in {**sizes, **before, **(month_sizes or {})}

@@ -14,16 +14,18 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
-from chalicelib.storage.crew import Crew, Deadline
+from chalicelib.storage.crew import RESERVE_SECONDS, Crew, Deadline
 from chalicelib.storage.figures import read_figures
 from chalicelib.storage.listing import Listing, fetch_objects, with_object_parser
-from chalicelib.storage.measurement import Measurement, Tally, summarize
+from chalicelib.storage.measurement import DIRECTORY_BUCKETS, DIRECTORY_SUFFIX, Measurement, Tally, summarize
 from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import describe, translate
 from chalicelib.storage.versions import fetch_versions, with_version_parser
 
+# The list of directory buckets may take at least this many seconds, even if less time is left for the measurement.
+DIRECTORY_SECONDS = 5
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
 
@@ -51,7 +53,9 @@ def tally_buckets(
 ) -> list[Tally]:
     """Measures buckets like ``measure_buckets``, but returns tallies. Tallies also contain the unlisted key ranges."""
     # This list takes no extra time, because it is read while the buckets are measured.
-    directories = ThreadPoolExecutor(1).submit(_find_directory_buckets, s3)
+    pool = ThreadPoolExecutor(1)
+    directories = pool.submit(_find_directory_buckets, s3)
+    pool.shutdown(wait=False)
     tallies = _find_buckets(s3)
     if mode == "metrics":
         tallies = _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
@@ -60,7 +64,10 @@ def tally_buckets(
             for tally in tallies:
                 tally.parts, tally.left[1] = (), Range(uploads=True)
         tallies = list_objects(tallies, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
-    return tallies + directories.result()
+    try:
+        return tallies + directories.result(max(DIRECTORY_SECONDS, deadline() - RESERVE_SECONDS))
+    except TimeoutError:
+        return [*tallies, Tally(DIRECTORY_BUCKETS, None, error="cannot be listed: time ran out", left={})]
 
 
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
@@ -116,14 +123,14 @@ def _find_directory_buckets(s3: Any) -> list[Tally]:
     try:
         pages = s3.get_paginator("list_directory_buckets").paginate()
         names = [each["Name"] for page in pages for each in page.get("Buckets", [])]
-    except (EndpointConnectionError, ConnectTimeoutError):
+    except EndpointConnectionError:
         # S3 has no such endpoint in regions without directory buckets.
         return []
     except (ClientError, BotoCoreError) as error:
-        return [Tally("directory buckets", None, error=f"cannot be listed: {describe(error)}", left={})]
+        return [Tally(DIRECTORY_BUCKETS, None, error=f"cannot be listed: {describe(error)}", left={})]
     # S3-compatible servers may return general purpose buckets too.
     reason = "a directory bucket, which is not measured"
-    return [Tally(name, None, error=reason, left={}) for name in names if name.endswith("--x-s3")]
+    return [Tally(name, None, error=reason, left={}) for name in names if name.endswith(DIRECTORY_SUFFIX)]
 
 
 def _locate(tally: Tally, s3: Any) -> None:

@@ -13,6 +13,10 @@ import humanize
 from chalicelib.notifications import counted
 from chalicelib.storage.ranges import Range
 
+# The names of all directory buckets end with this suffix, and no other names do.
+DIRECTORY_SUFFIX = "--x-s3"
+# A failure has this name in place of a bucket's if the directory buckets cannot be listed.
+DIRECTORY_BUCKETS = "directory buckets"
 # The kinds of parts of a bucket, and what one of them is called.
 KINDS = {
     "current": "current object",
@@ -81,6 +85,11 @@ class Failure:
     bucket: str
     error: str
 
+    @property
+    def is_directory(self) -> bool:
+        """True for a directory bucket, or if the directory buckets cannot be listed. The report never measures them."""
+        return self.bucket.endswith(DIRECTORY_SUFFIX) or self.bucket == DIRECTORY_BUCKETS
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -138,7 +147,7 @@ class Measurement:
         """The total size and the buckets that it covers, such as ``7 Bytes in 1 of 2 buckets``."""
         if self.figure is None:
             return "size unknown" if self.buckets or self.errors else "no buckets"
-        every = {bucket.name for bucket in self.buckets} | {failure.bucket for failure in self.errors}
+        every = {bucket.name for bucket in self.buckets} | {failure.bucket for failure in self._unread}
         measured = len(self.buckets) - self.without_figure
         covered = "all buckets" if measured == len(every) else f"{measured:,} of {counted(len(every), 'bucket')}"
         return f"{self.size} in {covered}"
@@ -163,10 +172,16 @@ class Measurement:
         if self.without_figure:
             text += f"; CloudWatch has no figure for {counted(self.without_figure, 'bucket')} (empty or new)"
         if self.partial:
-            text += f"; time ran out, with {counted(len(self.errors), 'bucket')} not fully measured"
-        elif self.errors:
-            text += f"; {counted(len(self.errors), 'bucket')} could not be read"
+            text += f"; time ran out, with {counted(len(self._unread), 'bucket')} not fully measured"
+        elif self._unread:
+            text += f"; {counted(len(self._unread), 'bucket')} could not be read"
+        if len(self._unread) < len(self.errors):
+            text += "; directory buckets are not measured"
         return text
+
+    @property
+    def _unread(self) -> list[Failure]:
+        return [failure for failure in self.errors if not failure.is_directory]
 
 
 @dataclass

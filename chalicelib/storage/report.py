@@ -113,7 +113,7 @@ def report(
     key = report_key("storage", request.report_id)
     goes_on = spread and request.mode == "listing" and measurement.partial and spread["round"] < ROUNDS
     series = "versions" if request.versions else request.mode
-    grown = None if goes_on else growth.store_and_compare(files, series, measurement, now, deadline())
+    grown = None if goes_on else growth.store_and_compare(files, series, measurement, now, deadline)
     files.put(key, page.render(measurement, request.report_id, grown).encode(), "text/html; charset=utf-8", "the page")
     if not goes_on and measurement.figure is not None:
         metrics.emit({"BytesMeasured": measurement.figure})

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from chalicelib.clients import longest_call
 from chalicelib.storage import growth, page, report
 from chalicelib.storage.growth import Sizes, growth_since
 from chalicelib.storage.measurement import Bucket, Failure, Measurement
@@ -85,7 +86,20 @@ def test_each_day_has_its_last_size_and_a_day_without_one_is_a_gap() -> None:
     ids=["empty", "no gzip", "a list", "no JSON", "cut off"],
 )
 def test_a_report_whose_sizes_are_not_readable_is_no_earlier_report(body: bytes) -> None:
-    assert growth_since({f"{timestamp(days_ago(1))}~x": body}, {"a": 1}, NOW) is None
+    newest = {f"{timestamp(days_ago(1))}~x": body}
+    assert growth_since(newest, {"a": 1}, NOW) is None
+    before = {f"{timestamp(days_ago(2))}~x": gzip.compress(b'{"buckets": {"a": 3}}')}
+    assert (growth_since(newest | before, {"a": 5}, NOW) or {})["sinceLast"] == 2
+
+
+def test_growth_leaves_time_to_store_the_page(account: Account) -> None:
+    account.bucket("reports")
+    account.report({"reportId": "r-1"})
+    account.seconds_left = longest_call("s3") + growth.PAGE_SECONDS
+    calls: list[str] = []
+    account.s3.meta.events.register("before-call.s3.PutObject", lambda params, **_: calls.append(params["url_path"]))
+    account.report({"reportId": "r-2"})
+    assert [call.rsplit("/", 1)[-1] for call in calls] == ["report.html"]
 
 
 def test_the_page_and_the_summary_have_the_buckets_that_grew_most() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
@@ -125,6 +125,10 @@ def test_a_bucket_that_may_not_be_read_is_named_while_the_others_count(account: 
         (failure("AccessDenied", 403), ["directory buckets: cannot be listed: AccessDenied: no"]),
         # In a region without directory buckets, the endpoint does not exist.
         (EndpointConnectionError(endpoint_url="https://s3express"), []),
+        (
+            ConnectTimeoutError(endpoint_url="https://s3express"),
+            ['directory buckets: cannot be listed: Connect timeout on endpoint URL: "https://s3express"'],
+        ),
     ],
 )
 def test_directory_buckets_are_named_and_not_measured(
@@ -143,6 +147,9 @@ def test_directory_buckets_are_named_and_not_measured(
     summary = account.report({"mode": mode}, {"round": 0})["summary"]
     assert [f"{each['bucket']}: {each['error']}" for each in summary["errors"]] == errors
     assert summary["bucketCount"] == 1
+    # Ordinary buckets that could not be read are counted, but not directory buckets.
+    assert "could not be read" not in summary["message"]
+    assert summary["message"].endswith("; directory buckets are not measured") == bool(errors)
     assert urls == ["https://s3express-control.us-east-1.amazonaws.com/"]
 
 
