@@ -31,13 +31,15 @@ LOOK_BACK = timedelta(days=45)
 # If there are more earlier reports than this, the newest ones are ignored.
 MOST_LISTED = 10_000
 # The calls to S3 may take S3_SECONDS at a time. The page is rendered within PAGE_SECONDS.
-S3_SECONDS, PAGE_SECONDS = 10, 3
+S3_SECONDS, PAGE_SECONDS = 10, 5
 # The name of an object starts with a time of this length.
 TIMESTAMP_LENGTH = len("2026-11-21T03:14:15.123456Z")
+# The names of the differences.
+SINCE = ("sinceLast", "sinceMonth")
 
 # Maps each bucket to its size in bytes, or to None if the bucket was not measured completely.
 Sizes = dict[str, int | None]
-# The field ``growth`` of the summary, but with up to ``BUCKETS`` buckets.
+# The field ``growth`` of the summary, but with up to ``BUCKETS`` buckets. Only the page and the notice use ``unknown``.
 Growth = dict[str, Any]
 
 log = logger("growth")
@@ -122,7 +124,9 @@ def growth_since(bodies: dict[str, bytes], sizes: Sizes, now: datetime) -> Growt
             "lastReport": last[:TIMESTAMP_LENGTH],
             "monthReport": month[:TIMESTAMP_LENGTH] if month_sizes is not None else None,
         },
-        **{since: _total([each[since] for each in changes]) for since in ("sinceLast", "sinceMonth")},
+        **{since: _total([each[since] for each in changes]) for since in SINCE},
+        # The number of buckets that the totals leave out.
+        "unknown": {since: sum(each[since] is None for each in changes) for since in SINCE},
         "buckets": buckets,
     }
 

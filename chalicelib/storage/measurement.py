@@ -147,7 +147,7 @@ class Measurement:
         """The total size and the buckets that it covers, such as ``7 Bytes in 1 of 2 buckets``."""
         if self.figure is None:
             return "size unknown" if self.buckets or self.errors else "no buckets"
-        every = {bucket.name for bucket in self.buckets} | {failure.bucket for failure in self._unread}
+        every = {bucket.name for bucket in self.buckets} | {failure.bucket for failure in self.unread}
         measured = len(self.buckets) - self.without_figure
         covered = "all buckets" if measured == len(every) else f"{measured:,} of {counted(len(every), 'bucket')}"
         return f"{self.size} in {covered}"
@@ -172,15 +172,16 @@ class Measurement:
         if self.without_figure:
             text += f"; CloudWatch has no figure for {counted(self.without_figure, 'bucket')} (empty or new)"
         if self.partial:
-            text += f"; time ran out, with {counted(len(self._unread), 'bucket')} not fully measured"
-        elif self._unread:
-            text += f"; {counted(len(self._unread), 'bucket')} could not be read"
-        if len(self._unread) < len(self.errors):
+            text += f"; time ran out, with {counted(len(self.unread), 'bucket')} not fully measured"
+        elif self.unread:
+            text += f"; {counted(len(self.unread), 'bucket')} could not be read"
+        if len(self.unread) < len(self.errors):
             text += "; directory buckets are not measured"
         return text
 
-    @property
-    def _unread(self) -> list[Failure]:
+    @cached_property
+    def unread(self) -> list[Failure]:
+        """The errors of ordinary buckets. Directory buckets are never counted as buckets."""
         return [failure for failure in self.errors if not failure.is_directory]
 
 

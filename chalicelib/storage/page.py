@@ -51,8 +51,13 @@ def summary(measurement: Measurement, growth: Growth | None = None) -> dict[str,
         "versions": measurement.versions,
         "asOf": _moment(measurement.as_of),
         "partial": measurement.partial,
-        "growth": growth and {**growth, "buckets": growth["buckets"][:SUMMARY_GROWTH]},
+        "growth": growth and _growth_summary(growth),
     }
+
+
+def _growth_summary(growth: Growth) -> Growth:
+    fields = {name: value for name, value in growth.items() if name != "unknown"}
+    return {**fields, "buckets": growth["buckets"][:SUMMARY_GROWTH]}
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -81,6 +86,7 @@ def render(measurement: Measurement, report_id: str, growth: Growth | None = Non
         **embedded("storage"),
         measurement=measurement,
         growth=growth,
+        grown=_total_change,
         kinds=KINDS,
         sums=by_kind(measurement.parts),
         unfinished={failure.bucket for failure in measurement.errors},
@@ -99,13 +105,22 @@ def _change(difference: int | None) -> str:
     return f"{'+' if difference > 0 else ''}{humanize.naturalsize(difference)}".replace("-", "−")
 
 
+def _total_change(growth: Growth, since: str) -> str:
+    """Returns the growth of all buckets, such as ``+1.2 GB (without 1 bucket of unknown size)``."""
+    unknown = growth["unknown"][since]
+    is_incomplete = unknown and growth[since] is not None
+    return _change(growth[since]) + (
+        f" (without {counted(unknown, 'bucket')} of unknown size)" if is_incomplete else ""
+    )
+
+
 def _growth_lines(growth: Growth) -> list[str]:
     lines = [""]
     for report, since in (("lastReport", "sinceLast"), ("monthReport", "sinceMonth")):
         changed = sorted((each for each in growth["buckets"] if each[since]), key=lambda each: -each[since])
         named = ", ".join(f"{each['name']} {_change(each[since])}" for each in changed[:NOTICE_GROWTH])
         if growth[report]:
-            lines.append(f"Growth since {growth[report][:10]}: {_change(growth[since])}{named and '; '}{named}")
+            lines.append(f"Growth since {growth[report][:10]}: {_total_change(growth, since)}{named and '; '}{named}")
     return lines
 
 
@@ -123,7 +138,7 @@ def notice(measurement: Measurement, report_id: str, growth: Growth | None = Non
         lines += ["", "Not measured, or only partly measured:"]
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
         if len(measurement.errors) > NOTICE_LINES:
-            lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")
+            lines.append(f"- and {len(measurement.errors) - NOTICE_LINES:,} more")
     lines += ["", f"Report {report_id}: GET {href('storage', report_id)} returns a link to the full list."]
     return {
         "subject": f"Storage report: {measurement.title}",

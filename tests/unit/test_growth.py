@@ -15,6 +15,7 @@ from chalicelib.clients import longest_call
 from chalicelib.storage import growth, page, report
 from chalicelib.storage.growth import Sizes, growth_since
 from chalicelib.storage.measurement import Bucket, Failure, Measurement
+from chalicelib.storage.shares import ShareFiles
 from chalicelib.timeline import timestamp
 from tests.unit.buckets import NOW, Account
 from tests.unit.logged import records
@@ -102,6 +103,35 @@ def test_growth_leaves_time_to_store_the_page(account: Account) -> None:
     assert [call.rsplit("/", 1)[-1] for call in calls] == ["report.html"]
 
 
+def test_each_step_of_the_growth_checks_the_remaining_time(account: Account) -> None:
+    account.bucket("reports")
+    s3 = reports_s3(account)
+    seconds = iter([longest_call("s3") + growth.PAGE_SECONDS + 30, longest_call("s3") + growth.PAGE_SECONDS])
+    files = ShareFiles(s3, "reports", "r")
+    assert (
+        growth.store_and_compare(files, "listing", Measurement("listing", [], [], False), NOW, seconds.__next__) is None
+    )
+    assert list(seconds) == []
+    assert "Contents" not in s3.list_objects_v2(Bucket="reports", Prefix="storage-sizes/")
+
+
+def test_a_total_names_the_number_of_buckets_with_unknown_size() -> None:
+    measurement = Measurement("listing", [Bucket("a", 5, 1, NOW)], [Failure("secret", "AccessDenied")], False)
+    found = grown({31: {"a": 3, "b": None, "secret": 1}, 1: {"a": 5, "secret": 1}}, {"a": 5, "secret": None})
+    assert found
+    message = page.notice(measurement, "r", found)["message"]
+    assert "Growth since 2026-11-20: no change (without 1 bucket of unknown size)\n" in message
+    assert "Growth since 2026-10-21: +2 Bytes (without 2 buckets of unknown size); a +2 Bytes\n" in message
+    shown = page.render(measurement, "r", found)
+    assert "All buckets: no change (without 1 bucket of unknown size) since the last report of <time" in shown
+    assert "+2 Bytes (without 2 buckets of unknown size) since <time" in shown
+    assert "unknown" not in page.summary(measurement, found)["growth"]
+    # A total that is unknown needs no explanation.
+    nothing = grown({1: {"secret": None}}, {"secret": None})
+    assert nothing
+    assert "All buckets: unknown since" in page.render(measurement, "r", nothing)
+
+
 def test_the_page_and_the_summary_have_the_buckets_that_grew_most() -> None:
     sizes: Sizes = {f"{number:03}": number for number in range(1, 202)}
     found = grown({1: {}}, sizes)
@@ -126,7 +156,7 @@ def test_the_page_says_what_is_deleted_or_unknown() -> None:
     assert cells == [["unknown", "+2.0 kB"], ["−1 Byte", "no change"], ["−7.0 kB", "no change"]]
     assert ["no longer there" in row for row in table] == [False, True, False]
     assert 'aria-label="From 2026-11-20 to 2026-11-21 between 0 Bytes and 7.0 kB, now 0 Bytes"' in table[2]
-    assert "−7.0 kB since the last report of <time" in shown
+    assert "−7.0 kB (without 2 buckets of unknown size) since the last report of <time" in shown
     assert "<p>Unknown, because no earlier report" in page.render(measurement, "r")
     nothing = Measurement("listing", [], [Failure("secret", "AccessDenied")], False)
     assert "<dt>Objects</dt><dd>Unknown</dd>" in page.render(nothing, "r")

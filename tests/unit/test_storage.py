@@ -1,5 +1,6 @@
 """Tests which objects the storage report counts, which failures it reports, and when it stops."""
 
+import gzip
 import json
 import re
 import threading
@@ -11,8 +12,9 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 from botocore.stub import Stubber
 
+from chalicelib.clients import longest_call
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
-from chalicelib.storage import crew, figures, page, refusals, report, shares, splitting
+from chalicelib.storage import crew, figures, measure, page, refusals, report, shares, splitting
 from chalicelib.storage.measurement import Bucket, Failure, Measurement, Tally, summarize
 from chalicelib.storage.ranges import Range
 from tests.unit.buckets import NOW, SESSION, Account, failure
@@ -143,14 +145,53 @@ def test_directory_buckets_are_named_and_not_measured(
         return AWSResponse(params["url"], 200, {}, None), {"Buckets": [{"Name": answer}]}
 
     account.s3.meta.events.register("before-call.s3.ListDirectoryBuckets", send)
-    account.bucket("reports")
-    summary = account.report({"mode": mode}, {"round": 0})["summary"]
+    account.bucket("reports", 5)
+    account.figure("reports", "StandardIAStorage", TODAY - timedelta(days=1), 5)
+    result = account.report({"mode": mode}, {"round": 0})
+    summary = result["summary"]
     assert [f"{each['bucket']}: {each['error']}" for each in summary["errors"]] == errors
     assert summary["bucketCount"] == 1
     # Ordinary buckets that could not be read are counted, but not directory buckets.
+    assert result["notice"]["subject"] == "Storage report: 5 Bytes in all buckets"
+    # The listing changes its client, so another one reads the files.
+    s3 = account.client("s3", "us-west-2")
+    shown = s3.get_object(Bucket="reports", Key=result["reportKey"])["Body"].read().decode()
+    assert ("missing from the total" in shown, "could not be read</h2>" in shown) == (False, False)
+    assert shown.count("<h2>Directory buckets are not measured</h2>") == shown.count("<li><b>") == len(errors)
+    [stored] = s3.list_objects_v2(Bucket="reports", Prefix="storage-sizes/")["Contents"]
+    sizes = s3.get_object(Bucket="reports", Key=stored["Key"])["Body"].read()
+    assert json.loads(gzip.decompress(sizes))["buckets"] == {"reports": 5}
     assert "could not be read" not in summary["message"]
     assert summary["message"].endswith("; directory buckets are not measured") == bool(errors)
     assert urls == ["https://s3express-control.us-east-1.amazonaws.com/"]
+
+
+def test_a_page_counts_only_ordinary_buckets_as_unread() -> None:
+    errors = [Failure("fast--use1-az4--x-s3", "not measured"), Failure("secret", "AccessDenied")]
+    measurement = listed(Bucket("beans", 7, 1, NOW), errors=errors)
+    assert measurement.title == "7 Bytes in 1 of 2 buckets"
+    shown = page.render(measurement, "r-1")
+    assert "<h2>Some buckets could not be read</h2>\n<p>1 bucket is missing" in shown
+    assert "only partly counted. Directory buckets are not measured:</p>" in shown
+
+
+def test_a_hanging_list_of_directory_buckets_leaves_time_for_the_page(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert longest_call("s3") < crew.RESERVE_SECONDS - measure.DIRECTORY_SECONDS
+    monkeypatch.setattr(measure, "DIRECTORY_SECONDS", 0.1)
+    answered = threading.Event()
+
+    def hang(**_: Any) -> None:
+        answered.wait(timeout=30)
+        raise EndpointConnectionError(endpoint_url="https://s3express")
+
+    account.s3.meta.events.register("before-call.s3.ListDirectoryBuckets", hang)
+    account.bucket("beans")
+    account.seconds_left = crew.RESERVE_SECONDS
+    errors = account.measure().errors
+    answered.set()
+    assert errors[1:] == [Failure("directory buckets", "cannot be listed: time ran out")]
 
 
 @pytest.mark.parametrize(
@@ -424,7 +465,7 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
         message = page.notice(listed(*buckets, errors=errors), "r-1")["message"]
         assert "beans-09" in message
         assert "- secret-09: AccessDenied" in message
-        more = ["            and 1 bucket more", "- and 1 bucket more"] if rest else []
+        more = ["            and 1 bucket more", "- and 1 more"] if rest else []
         assert [line for line in message.split("\n") if line.endswith(" more")] == more
 
 
