@@ -24,9 +24,9 @@ from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import describe, translate
 from chalicelib.storage.versions import fetch_versions, with_version_parser
 
-# The report waits this long for the list of directory buckets after the time for the measurement is up. The page still
-# has time after that.
-DIRECTORY_SECONDS = 3
+# After the time for the measurement is up, the report waits this long for the list of directory buckets. The page can
+# still be stored after that.
+DIRECTORY_SECONDS = 4
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
 
