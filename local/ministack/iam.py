@@ -57,13 +57,18 @@ def batch_permissions() -> None:
 
 
 def directory_bucket_permissions() -> None:
-    """AWS requires ``s3express:ListAllMyDirectoryBuckets`` to list directory buckets, not ``s3:ListAllMyBuckets``."""
+    """AWS requires ``s3express:ListAllMyDirectoryBuckets`` to list directory buckets, not ``s3:ListAllMyBuckets``.
+
+    Without this patch, MiniStack also stops for seconds to look for a service with the name ``s3express``.
+    """
+    from ministack import app
     from ministack.core import iam_actions, router
 
     def unless_express(answer: str, call: Any, headers: int) -> Any:
         return lambda *given: answer if "/s3express/" in given[headers].get("authorization", "") else call(*given)
 
-    router.detect_service = unless_express("s3", router.detect_service, 2)
+    # The app has its own reference to the function.
+    app.detect_service = router.detect_service = unless_express("s3", router.detect_service, 2)
     action = "s3express:ListAllMyDirectoryBuckets"
     iam_actions.extract_iam_action = unless_express(action, iam_actions.extract_iam_action, 3)
 

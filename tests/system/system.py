@@ -138,7 +138,12 @@ class System:
 
     def ended(self, report_id: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
-            report: dict[str, Any] = self.get(f"/reports/{report_id}")
+            answer = self.request("GET", f"/reports/{report_id}")
+            # On a busy machine, the API may run out of time, and asks its clients to try again.
+            if answer.status == 503:
+                return None
+            assert answer.status == 200, answer.text
+            report: dict[str, Any] = answer.json
             return report if report["status"] != "RUNNING" else None
 
         report = wait_for(look, f"the end of report {report_id}")
