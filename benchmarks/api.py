@@ -37,7 +37,7 @@ from local.stack import Stack
 
 HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
-# The project's routes must reach this fraction of the minimal routes' speed.
+# This is the lowest accepted ratio of a minimal route's time to the time of our route.
 GOAL = 0.95
 # Number of requests to each route of each server in one round.
 REQUESTS = 50

@@ -174,9 +174,10 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
 
 @cache
 def _postpone_certificates() -> None:
-    """Loads ``cryptography.x509`` on first use, because it takes a third of the import of PyJWT.
+    """Makes Python load ``cryptography.x509`` when it is first used, and not when PyJWT is imported.
 
-    PyJWT uses it only for keys that are certificates, and a user pool has none.
+    PyJWT uses this module only for certificates, and the keys of a user pool are not certificates. Loading the module
+    takes a third of the time of importing PyJWT.
     """
     from importlib.util import LazyLoader, find_spec, module_from_spec
 

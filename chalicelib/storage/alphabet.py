@@ -127,7 +127,7 @@ class Alphabet:
         return total
 
     def _keys_near(self, number: float, prefix: str, first: Sequence[int]) -> Iterator[str]:
-        """Yields longer and longer keys with ``prefix``, each closer to the key that ``number`` stands for."""
+        """Yields longer and longer keys that begin with ``prefix``. The number of each key is closer to ``number``."""
         key = prefix
         for position in range(len(prefix), COMPARED_CHARACTERS):
             digits = first if position == len(prefix) else self._digits_at(position)

@@ -55,7 +55,7 @@ class Page(Protocol):
     def token(self) -> str | None: ...
 
     def within(self, keys: Range) -> Listed:
-        """Returns what the page contains of a range. The range may have become shorter since the call."""
+        """Returns the content of the page that lies in the range. Another thread may have shortened the range."""
 
 
 # Fetch is a function that lists one page of a key range, from its start or from the token of the previous page.
@@ -74,7 +74,7 @@ class Listing:
         self._open: dict[int, tuple[Splitter, Any]] = {}
 
     def add(self, tally: Tally, s3: Any) -> None:
-        """Queues all key ranges that are left in ``tally``."""
+        """Adds a task to the crew for each unlisted key range of a bucket."""
         splitter = Splitter(tally, WORKERS)
         for number in list(tally.left):
             self._crew.add(partial(self._list, splitter, number, s3), [tally])

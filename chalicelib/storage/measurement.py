@@ -52,14 +52,15 @@ def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
 
 
 def by_kind(parts: Iterable[Part]) -> dict[str, Part]:
-    """Returns the sum of all storage classes for each kind."""
+    """Adds up the parts of each kind over all storage classes. The result is keyed by kind, and contains every kind."""
     empty = [Part(kind, None) for kind in KINDS]
     return {part.kind: part for part in merge([*empty, *(replace(part, storage_class=None) for part in parts)])}
 
 
 def other_parts_clause(parts: Iterable[Part]) -> str:
     """Returns the end of a sentence that names the size of everything but current objects."""
-    old, uploads = (humanize.naturalsize(by_kind(parts)[kind].bytes) for kind in ("noncurrent", "unfinishedUploads"))
+    sums = by_kind(parts)
+    old, uploads = (humanize.naturalsize(sums[kind].bytes) for kind in ("noncurrent", "unfinishedUploads"))
     return f", of which {old} are old versions and {uploads} unfinished uploads"
 
 
@@ -87,7 +88,7 @@ class Failure:
 
     @property
     def is_directory(self) -> bool:
-        """True for a directory bucket, or if the directory buckets cannot be listed. The report never measures them."""
+        """Whether the failure concerns directory buckets. They are never measured, and may not even be listed."""
         return self.bucket.endswith(DIRECTORY_SUFFIX) or self.bucket == DIRECTORY_BUCKETS
 
 

@@ -15,8 +15,8 @@ from chalicelib.storage.measurement import Tally
 from chalicelib.storage.ranges import Range, character, common_prefix_length, successor
 
 KEYS_PER_PAGE = 1_000
-# Each split can waste one call. A bucket is split at most SPLIT_BUDGET times, plus once for every PAGES_PER_SPLIT
-# pages. An earlier function may already have used SPLIT_BUDGET.
+# A split wastes one call if the upper part of the range is empty. The first function can split a bucket SPLIT_BUDGET
+# times. Every function can also make one split for each PAGES_PER_SPLIT pages that it lists.
 SPLIT_BUDGET, PAGES_PER_SPLIT = 31, 20
 # A range with fewer keys than this is not worth a split.
 MIN_KEYS = 3 * KEYS_PER_PAGE

@@ -34,7 +34,7 @@ class Page:
     token: None = None
 
     def within(self, keys: Range) -> Listed:
-        """Returns what the page contains of a range. The range may have become shorter since the call."""
+        """Returns the content of the page that lies in the range. Another thread may have shortened the range."""
         entries = [(key, part) for key, part in self.entries if _has(keys, key)]
         parts, listed = merge(part for _, part in entries), sorted({key for key, _ in entries})
         end = self.end if self.end and (keys.until is None or self.end[0] <= keys.until) else None

@@ -94,7 +94,7 @@ class Undone(NamedTuple):
 
 
 def last_id(cursor: Cursor, table: str) -> int:
-    """Returns the highest id in a table. Rows that an import adds later have higher ids."""
+    """Returns the highest id in a table. Every row that is added after this call gets a higher id."""
     cursor.execute(LAST_ID.format(table))
     return int((cursor.fetchone() or (0,))[0])
 

@@ -253,7 +253,7 @@ def test_each_way_to_measure_shows_its_newest_report(visit: Visit, manager: Pers
     storage = with_reports(visit(), manager, *reports).get_by_role("region", name="Storage")
     expect(storage.get_by_role("radio", name=re.compile("^Counted object by object as of"))).to_be_checked()
     expect(storage.get_by_role("radio", name="CloudWatch's daily figures not measured yet")).to_be_disabled()
-    # A report of an earlier version has neither parts nor growth.
+    # This report was made before reports contained parts and growth.
     expect(storage.get_by_role("listitem")).to_have_text(["old 7 Bytes · 1 object"])
     expect(storage.get_by_role("heading", name="Growth")).to_have_count(0)
     storage.get_by_text("Counted with old versions").check()

@@ -15,6 +15,8 @@ from tests.unit.buckets import NOW, Account, Versions
 
 # Two keys have more versions or uploads than a page has entries.
 KEYS = ["a", "b/1", "b/2", "z", "\u4e00", "\U0001f600"]
+# Each version has its key, its id, its size or None for a delete marker, and its storage class. The newest version of a
+# key has one byte, and older versions are larger.
 VERSIONS = [
     (key, f"{key}-{number}", None if number % 5 == 3 else 10**number, ("STANDARD", "GLACIER")[number % 2])
     for key, count in zip(KEYS, (1, 5, 2, 7, 1, 3), strict=True)

@@ -10,7 +10,7 @@ from benchmarks import load, money
 from chalicelib import reports, retries
 from chalicelib.orders import store
 from chalicelib.settings import longest_retry_seconds
-from chalicelib.storage import report, shares
+from chalicelib.storage import report, shares, splitting
 from chalicelib.uploads import links
 from infra.deploy import deployment, preflight, project, releases
 from infra.functions import NAMES
@@ -61,6 +61,12 @@ def test_the_flows_have_the_numbers_of_the_code() -> None:
         "up to 16 at once": shares.SHARES == 16,
     }
     assert [words for words, holds in numbers.items() if not (holds and words in ARCHITECTURE)] == []
+
+
+def test_the_page_on_the_storage_report_has_the_numbers_of_the_code() -> None:
+    page = " ".join((ROOT / "docs" / "decisions" / "storage.md").read_text().split())
+    assert f"at most {splitting.SPLIT_BUDGET} times, plus once for every {splitting.PAGES_PER_SPLIT} pages" in page
+    assert f"up to {shares.SHARES} functions share" in page
 
 
 # --- docs/deploying.md and the README ---------------------------------------------------------------------------------
