@@ -40,7 +40,7 @@ function route({ byHand = true } = {}) {
     route({ byHand });
     return;
   }
-  $("ask").close();
+  document.querySelectorAll("dialog:not(#again)").forEach((each) => each.close());
   if (opened && opened !== tab) {
     tabs[opened].close();
     $(`view-${opened}`).hidden = true;

@@ -207,8 +207,6 @@ export async function showOrder(orderID) {
   }
 }
 
-export const closeDialogs = () => document.querySelectorAll("#view-orders dialog").forEach((each) => each.close());
-
 /** Shows an order. If there is a `problem`, the fields keep what the user wrote. */
 function fill(order, problem) {
   shown = order;
@@ -270,6 +268,8 @@ export function askToCancel(order, work) {
 export function onOrder(given) {
   listener = given;
   dialog.addEventListener("close", () => {
+    // The event comes a frame later, when another order may be open.
+    if (dialog.open) return;
     form.querySelector(".primary").before(fields);
     restoreDraft();
     given.closed(shown.orderID);

@@ -4,7 +4,7 @@ import { $, announce, button, fillOnce, h, icon, isChanged, keyed, put, whileBus
 import { openExport } from "./export.js";
 import { clock, counted, dayOf, MINUTE, midnight, moment, now, number, range, short, startOf } from "./format.js";
 import { empty, loaded, Poll } from "./listing.js";
-import { askToCancel, change, closeDialogs, onOrder, onPlaced, showOrder, summary } from "./order.js";
+import { askToCancel, change, onOrder, onPlaced, showOrder, summary } from "./order.js";
 
 const SECONDS = 4;
 // Maximum number of pages of 100 open orders, and of 100 done orders.
@@ -299,7 +299,7 @@ onPlaced((order) => {
 onOrder({
   changed,
   closed(orderID) {
-    if (location.hash.startsWith("#orders/")) location.replace(address());
+    if (location.hash.startsWith(`#orders/${orderID}`)) location.replace(address());
     // The row may have been filled again, without the button that opened the dialog.
     const link = open.querySelector(`[data-key="${CSS.escape(orderID)}"] a`);
     if (!document.activeElement.closest("table")) (link ?? heading).focus();
@@ -319,10 +319,6 @@ export const orders = {
     poll.start();
     if (isLoaded) show();
     if (orderID) showOrder(orderID);
-    else closeDialogs();
   },
-  close() {
-    poll.stop();
-    closeDialogs();
-  },
+  close: () => poll.stop(),
 };

@@ -128,6 +128,18 @@ def test_an_order_opens_by_its_address_and_an_unknown_id_is_reported(
     expect(dialog).to_contain_text("No order has this id")
 
 
+def test_an_order_opened_as_another_closes_stays_open(visit: Visit, staff: Person, system: System) -> None:
+    [first], [second] = place(system, new_customer()), place(system, customer := new_customer())
+    console = visit(staff, f"#orders/{first['orderID']}")
+    dialog = console.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Mocha")
+    # The browser reports that a dialog has closed only with the next frame.
+    close_and_open = "(hash) => { document.getElementById('order').close(); location.hash = hash; }"
+    console.page.evaluate(close_and_open, f"orders/{second['orderID']}")
+    expect(dialog).to_contain_text(customer)
+    expect(console.page).to_have_url(f"{console.address}/#orders/{second['orderID']}")
+
+
 def test_twenty_open_orders_fit_a_screen(visit: Visit, staff: Person, system: System) -> None:
     place(system, new_customer(), 25)
     console = visit(staff, "#orders", viewport={"width": 1440, "height": 900})
