@@ -10,9 +10,10 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,9 @@ class Cloud:
         return self.folder / "saved"
 
     @property
-    def _deployer_file(self) -> Path:
-        return self.folder / "deployer.json"
+    def _created_file(self) -> Path:
+        """This file contains the deploy's credentials and the ARNs of the secrets that were created in MiniStack."""
+        return self.folder / "created.json"
 
     @property
     def _command(self) -> list[str]:
@@ -141,10 +143,10 @@ class Cloud:
         """Starts MiniStack. Restores the state saved under ``key``, if that state exists."""
         key_file, state = self._saved / "key", self._temporary / "state"
         shutil.rmtree(self._temporary, ignore_errors=True)
-        self._deployer_file.unlink(missing_ok=True)
+        self._created_file.unlink(missing_ok=True)
         if key_file.exists() and key_file.read_text() == self._complete_key(key):
             shutil.copytree(self._saved / "state", state)
-            shutil.copy(self._saved / self._deployer_file.name, self._deployer_file)
+            shutil.copy(self._saved / self._created_file.name, self._created_file)
         self.start_process()
 
     def save(self, key: str) -> None:
@@ -158,7 +160,7 @@ class Cloud:
         shutil.rmtree(self._saved, ignore_errors=True)
         # MiniStack may be writing temporary files while its state is copied.
         shutil.copytree(state, self._saved / "state", ignore=shutil.ignore_patterns("*.tmp"))
-        shutil.copy(self._deployer_file, self._saved)
+        shutil.copy(self._created_file, self._saved)
         # The key file is written last, so an incomplete copy of the state is never used.
         (self._saved / "key").write_text(self._complete_key(key))
 
@@ -176,11 +178,20 @@ class Cloud:
 
     def deployer_credentials(self) -> dict[str, str]:
         """Returns an access key for a user with exactly the permissions in ``infra/deployer/``."""
-        policies, file = {each.stem: each.read_text() for each in DEPLOYER_POLICIES}, self._deployer_file
-        digest = fingerprint(json.dumps(policies))
-        if file.exists() and (stored := json.loads(file.read_text()))["policy"] == digest:
-            keys: dict[str, str] = stored["keys"]
-            return keys
+        policies = {each.stem: each.read_text() for each in DEPLOYER_POLICIES}
+        return self._create_once("deployer", json.dumps(policies), partial(self._create_deployer, policies))
+
+    def _create_once(self, name: str, key: str, create: Callable[[], dict[str, str]]) -> dict[str, str]:
+        """Returns the result of ``create``, or the stored result if this MiniStack already ran it for the same key."""
+        file, digest = self._created_file, fingerprint(key)
+        stored = json.loads(file.read_text()) if file.exists() else {}
+        if stored.get(name, {}).get("digest") != digest:
+            stored[name] = {"digest": digest, "result": create()}
+            write_private(file, json.dumps(stored))
+        result: dict[str, str] = stored[name]["result"]
+        return result
+
+    def _create_deployer(self, policies: dict[str, str]) -> dict[str, str]:
         iam = self.client("iam")
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
@@ -191,9 +202,7 @@ class Cloud:
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
         created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
-        keys = {"AWS_ACCESS_KEY_ID": created["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": created["SecretAccessKey"]}
-        write_private(file, json.dumps({"policy": digest, "keys": keys}))
-        return keys
+        return {"AWS_ACCESS_KEY_ID": created["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": created["SecretAccessKey"]}
 
     def _limit_roles(self, boundary: str) -> None:
         """Creates or updates the policy that limits every role."""
@@ -212,9 +221,13 @@ class Cloud:
 
         Returns the ARN of each secret, keyed by the environment variable for the deploy.
         """
+        contents = database.secrets
+        return self._create_once("secrets", json.dumps(contents), partial(self._create_secrets, contents))
+
+    def _create_secrets(self, contents: Mapping[str, str]) -> dict[str, str]:
         secrets = self.client("secretsmanager")
         arns = {}
-        for variable, content in database.secrets.items():
+        for variable, content in contents.items():
             # MiniStack ignores tags in a boundary, so these names begin with `cafe-` like the secrets of a stage.
             name = "cafe-local-" + variable.removesuffix("_SECRET_ARN").replace("_", "-").lower()
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -125,4 +127,6 @@ class Question:
 
 
 if __name__ == "__main__":
+    # Otherwise, Python searches all objects for cycles at exit, which takes a tenth of a second.
+    atexit.register(gc.freeze)
     sys.exit(main())

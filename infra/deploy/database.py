@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -126,7 +125,9 @@ def own_location(target: Target, clients: Clients) -> MysqlLocation:
     raise DeployError(f"{name} has no output with a secret, so it was not created from infra/database.yaml")
 
 
-def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
+def migrate_first(
+    target: Target, config: Mapping[str, Any], package: Mapping[str, str], clients: Clients, say: Say
+) -> bool:
     """Updates and invokes ``migrate`` so that the tables are ready before the other functions get new code.
 
     Returns whether ``migrate`` ran. ``migrate`` does not run if it is not deployed yet or still uses another database.
@@ -134,7 +135,7 @@ def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clie
     deployed = _function(target, clients, "migrate")
     if not deployed or _location_of(deployed) != target.database:
         return False
-    code.update_function(clients("lambda"), target, config, "migrate", {"ZipFile": package.read_bytes()})
+    code.update_function(clients("lambda"), target, config, "migrate", package)
     migrate(target, clients, say)
     return True
 

@@ -28,6 +28,7 @@ from infra.deploy.shared_steps import (
 from infra.deploy.stacks import Stack
 from infra.deploy.target import REPOSITORY, DeployError, Target
 from infra.files import write_private
+from infra.template import expanded
 
 
 class Deployment:
@@ -51,6 +52,7 @@ class Deployment:
     functions_are_current: bool
     # The package contains the code of the functions. The triggers are the routes and event sources in the code.
     package: Path
+    package_location: dict[str, str]
     triggers: str
     only_code_changed: bool
     # These APIs call the stage's function too. An upgrade from 0.1.0 to 0.2.0 left one, which needs no token.
@@ -65,7 +67,7 @@ class Deployment:
 
     def preflight(self) -> None:
         """Checks the parameters. ``Changes`` checks the account before the first change."""
-        supported = set().union(*map(stacks.parameters_of, (stacks.template(), database.template())))
+        supported = {name for file in ("resources.yaml", "database.yaml") for name in expanded(file)["Parameters"]}
         if unknown := sorted(self.context.target.parameters.keys() - supported):
             names = ", ".join(unknown)
             raise DeployError(
@@ -137,7 +139,8 @@ class Deployment:
             unchanged = checking.result()
         self.only_code_changed = unchanged and self.serving is not None and self.serving.triggers == self.triggers
         self.changes.begin()
-        self.migrated = database.migrate_first(self.target, self.config, self.package, self.clients, self.say)
+        location = self.package_location = self.releases.keep_package(build(self.config), self.package)
+        self.migrated = database.migrate_first(self.target, self.config, location, self.clients, self.say)
 
     def deploy_functions(self) -> None:
         target = self.target
@@ -147,14 +150,16 @@ class Deployment:
         elif self.serving and self.migrated and self.only_code_changed:
             self.changed = True
             self.say("functions: only the code changed, so all functions are updated in parallel, without Chalice")
-            code.update(target, self.config, self.releases.keep_package(build(self.config), self.package), self.clients)
+            code.update(target, self.config, self.package_location, self.clients)
             chalice_record.write(target.project, target.stage, self.serving.record)
         else:
             self.changed = True
             run_chalice(self.context, target.project, self.outputs)
-            package = self._deployed_package()
-            self.say(_package_line(package))
-            self.releases.keep_package(build(self.config), package)
+            deployed = self._deployed_package()
+            self.say(_package_line(deployed))
+            if deployed != self.package:
+                self.package = deployed
+                self.releases.keep_package(build(self.config), deployed)
             if not self.migrated:
                 database.migrate(target, self.clients, self.say)
         if not self.functions_are_current:
@@ -196,7 +201,8 @@ class Deployment:
             triggers=self.triggers,
         )
         if self.changed:
-            smoke_test(self.context, self.releases, self.release)
+            package = None if self.functions_are_current else self.package
+            smoke_test(self.context, self.releases, self.release, package)
 
     def keep_release(self) -> dict[str, str]:
         """Stores the release for rollbacks, and returns the stage's outputs."""

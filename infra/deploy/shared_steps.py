@@ -69,11 +69,15 @@ def require_settings(context: Context, config: Mapping[str, Any], settings: Mapp
         raise DeployError("deployed, but these settings differ:\n" + "\n".join(f"  {each}" for each in problems))
 
 
-def smoke_test(context: Context, releases: Releases, release: Release) -> None:
-    """Runs the smoke test, and raises ``DeployError`` if the test finds problems."""
+def smoke_test(context: Context, releases: Releases, release: Release, package: Path | None = None) -> None:
+    """Runs the smoke test, and raises ``DeployError`` if the test finds problems.
+
+    Without ``package``, the function downloads the deployment package of the release.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "package.zip"
-        releases.fetch_package(build(release.config), package)
+        if not package:
+            package = Path(folder) / "package.zip"
+            releases.fetch_package(build(release.config), package)
         problems = smoke.test(context.target, release.outputs, release.wiring, package, context.clients)
     if problems:
         raise DeployError("deployed, but it does not work:\n" + "\n".join(f"  {each}" for each in problems))

@@ -10,8 +10,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 from infra.deploy.mysql_location import MysqlLocation
@@ -78,6 +76,10 @@ def cached_clients() -> Clients:
 
 def client(service: str, seconds: int = 60) -> Any:
     """Returns a boto3 client. Long calls are not retried, because the first call may still be running."""
+    # This import is here because most commands of ``local`` make no client.
+    import boto3
+    from botocore.config import Config
+
     retries = {"mode": "standard"} if seconds == 60 else {"total_max_attempts": 1}
     config = Config(connect_timeout=5, read_timeout=seconds, retries=retries, tcp_keepalive=True)  # type: ignore[arg-type]
     try:

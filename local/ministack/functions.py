@@ -109,17 +109,18 @@ def shared_code() -> None:
     from ministack.core import lambda_runtime
 
     class SharedZipFile(zipfile.ZipFile):
-        def extractall(self, path: Any = None, *arguments: Any) -> None:
+        def extractall(self, path: Any = None, *_arguments: Any) -> None:
             digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()[:16]
             shared = Path(os.environ["CODE_DIR"]) / digest
             if not shared.exists():
                 shared.parent.mkdir(exist_ok=True)
                 earlier = max(shared.parent.glob("*/"), key=lambda folder: folder.stat().st_mtime, default=None)
                 unpacked = Path(tempfile.mkdtemp(dir=shared.parent))
-                super().extractall(unpacked, *arguments)
                 # Python uses a compiled file if its source has the same size and time. The time depends on the content.
                 for each in self.infolist():
-                    os.utime(unpacked / each.filename, (each.CRC >> 1, each.CRC >> 1))
+                    if not (earlier and _link_same_file(earlier / each.filename, unpacked / each.filename, each)):
+                        self.extract(each, unpacked)
+                        os.utime(unpacked / each.filename, (each.CRC >> 1, each.CRC >> 1))
                 if earlier:
                     _link_compiled_files(earlier, unpacked)
                 # Another process may have unpacked the package first.
@@ -213,6 +214,18 @@ def time_stops_for_a_debugger() -> None:
 
     lambda_runtime.threading = types.SimpleNamespace(**{**vars(threading), "Thread": PatientThread})
     lambda_svc._run_sqs_batch = run_batch_in_time
+
+
+def _link_same_file(earlier: Path, new: Path, entry: zipfile.ZipInfo) -> bool:
+    """Links a file of an earlier package into a new one if both are equal. Returns whether the link was made."""
+    # Another process may remove the earlier package.
+    with contextlib.suppress(FileNotFoundError):
+        existing = earlier.stat()
+        if (existing.st_size, int(existing.st_mtime)) == (entry.file_size, entry.CRC >> 1):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.hardlink_to(earlier)
+            return True
+    return False
 
 
 def _link_compiled_files(earlier: Path, unpacked: Path) -> None:

@@ -3,7 +3,7 @@
 import contextvars
 import json
 import re
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -238,6 +238,7 @@ def policy_wildcards() -> None:
 
     compile_pattern = iam_evaluator._fnmatch_compile
 
+    @lru_cache(4096)
     @wraps(compile_pattern)
     def compile_with_line_breaks(pattern: str, ignore_case: bool) -> re.Pattern[str]:
         compiled = compile_pattern(pattern, ignore_case)

@@ -6,6 +6,7 @@ the process id.
 """
 
 import contextlib
+import functools
 import json
 import os
 import runpy
@@ -15,16 +16,28 @@ import sys
 from pathlib import Path
 
 # The modules that Lambda's runtime provides. Without this, botocore imports them for a function's first client.
-import boto3  # noqa: F401
+import boto3
 import botocore.client
 import botocore.handlers
 import botocore.httpsession
-import botocore.signers  # noqa: F401
+import botocore.loaders
+import botocore.signers
 
 PIPES = 5
+SERVICES = ("dynamodb", "s3", "sns", "sqs", "stepfunctions")
+
+
+def read_once() -> None:
+    """Reads botocore's descriptions of the services that the functions use. Forked processes share them."""
+    loader = botocore.loaders.JSONFileLoader
+    load = functools.cache(functools.partial(loader.load_file, loader()))
+    loader.load_file = lambda _, path: load(path)  # type: ignore[method-assign]
+    for service in SERVICES:
+        boto3.client(service, region_name="us-east-1")
 
 
 def main(connection: socket.socket) -> None:
+    read_once()
     # The kernel removes processes that have ended.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while pipes := socket.recv_fds(connection, 1, PIPES)[1]:

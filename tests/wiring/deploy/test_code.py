@@ -39,7 +39,7 @@ def test_the_new_code_comes_with_its_processor() -> None:
     """Otherwise ``migrate``, which is updated before the other functions, could not load its compiled modules."""
     lambda_ = Mock()
     config = changed("stages", "dev", "lambda_architecture", to="arm64")
-    code.update_function(lambda_, Target("dev", Path(), False, {}, None), config, "a", {"ZipFile": b""})
+    code.update_function(lambda_, Target("dev", Path(), False, {}, None), config, "a", {"S3Key": "key"})
     assert lambda_.update_function_code.call_args.kwargs["Architectures"] == ["arm64"]
     assert not code.is_only_change(config, CONFIG)
 
