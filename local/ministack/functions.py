@@ -104,7 +104,7 @@ def shared_code() -> None:
 
     For each process, MiniStack spends half a second of processor time on unpacking and compiling the package. With this
     patch, a function's processes share one unpacked package, because functions never change their own code. A new
-    package reuses the compiled files of the previous one.
+    package reuses the unchanged files of the previous one, and their compiled files.
     """
     from ministack.core import lambda_runtime
 

@@ -378,7 +378,7 @@ def test_settings_of_the_shell_do_not_reach_the_local_cloud() -> None:
     assert shell == {"HOME": "/h", "http_proxy": "http://proxy"}
 
 
-def test_a_new_package_reuses_compiled_files_but_not_that_of_an_edited_file(
+def test_a_new_package_reuses_unchanged_files_and_their_compiled_files_but_not_an_edited_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The edited file keeps its size, and both packages are unpacked within the same second."""
@@ -403,12 +403,14 @@ def test_a_new_package_reuses_compiled_files_but_not_that_of_an_edited_file(
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True, check=True)
         *found, compiled = done.stdout.split()
-        inodes.append(Path(compiled).stat().st_ino)
+        inodes.append(tuple(Path(folder, each).stat().st_ino for each in (compiled, "package/same.py", "edited.py")))
         return " ".join(found)
 
-    inodes: list[int] = []
+    inodes: list[tuple[int, ...]] = []
     assert [values(1), values(2)] == ["1 0", "2 0"]
-    assert len(set(inodes)) == 1
+    (compiled, same, edited), later = inodes
+    assert later[:2] == (compiled, same)
+    assert later[2] != edited
 
 
 def test_without_a_secret_path_no_page_of_a_trace_is_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Forks the processes that run Lambda functions, because boto3 then needs to be imported only once.
+"""Forks the processes that run Lambda functions. All of them share one import of boto3 and one copy of its data.
 
 ``forked_processes`` in ``local/ministack/processes.py`` starts this server. It sends five pipes for each process: the
 request, standard input, output and error, and a pipe that stays open until the process ends. The server responds with
@@ -31,9 +31,9 @@ def read_once() -> None:
     """Reads botocore's descriptions of the services that the functions use. Forked processes share them."""
     loader = botocore.loaders.JSONFileLoader
     load = functools.cache(functools.partial(loader.load_file, loader()))
-    loader.load_file = lambda _, path: load(path)  # type: ignore[method-assign]
+    loader.load_file = lambda _, path: load(path)  # type: ignore[assignment, method-assign]
     for service in SERVICES:
-        boto3.client(service, region_name="us-east-1")
+        boto3.client(service, region_name="us-east-1")  # type: ignore[call-overload]
 
 
 def main(connection: socket.socket) -> None:
