@@ -9,6 +9,7 @@ function reads the CSV file that the first function wrote.
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import logging
@@ -71,7 +72,7 @@ def run() -> Iterator[Result]:
         limit = Point("MB", "limit", 1_000_000, MOST_MEMORY)
         yield replace(_memory(ours, "limit", limit, 1.0), points=())
         # None of these reports has a previous report, so neither side compares anything.
-        for beans, rounds, goal in ((1_000, ROUNDS, 1.0), (10_000, ROUNDS, 1.0), (100_000, ROUNDS, 3.0)):
+        for beans, rounds, goal in ((1_000, ROUNDS, 0.9), (10_000, ROUNDS, 1.0), (100_000, ROUNDS, 3.0)):
             fill(database, beans)
             yield _compared(database, beans, rounds, goal)
         fill(database, 1_000_000)
@@ -93,8 +94,12 @@ def _memory(ours: Point, peer: str, peers: Point, goal: float) -> Result:
 
 def _compared(database: settings.Database, beans: int, rounds: int, goal: float) -> Result:
     def ours() -> int:
+        # The functions have the same threshold, in app.py.
+        threshold = gc.get_threshold()
+        gc.set_threshold(200_000)
         rows = _read(database)
         _render()
+        gc.set_threshold(*threshold)
         return rows
 
     result = compare(f"inventory report, {beans:,} rows", ours, PEER, lambda: _plain(database), goal, rounds, beans)
