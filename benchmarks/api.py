@@ -40,7 +40,7 @@ PEER = "smallest Chalice route"
 # This is the lowest accepted ratio of a minimal route's time to the time of our route.
 GOAL = 0.95
 # Number of requests to each route of each server in one round.
-REQUESTS = 50
+REQUESTS = 150
 PROFILED_REQUESTS = 200
 ORDERS = 300
 ORDER_ID = "bench"

@@ -48,7 +48,7 @@ QUERY = (
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
 # Each chunk of the CSV file except the last has at least this many rows.
-BATCH_ROWS = 500
+BATCH_ROWS = 200
 # These columns contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
 # Spreadsheets read a cell that starts with one of these characters as a formula. Some spreadsheets also accept the
