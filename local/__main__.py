@@ -36,8 +36,8 @@ def run(stack: Stack) -> None:
     with ThreadPoolExecutor(1) as pool:
 
         def say_and_import(line: str) -> None:
-            """Imports the main job while the start waits for other processes, because the import takes 0.1 s."""
             say(line)
+            # Only the first import takes time, and the start waits for other processes during that time.
             pool.submit(import_module, "local.demo")
 
         variables = stack.start(say_and_import)

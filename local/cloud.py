@@ -182,7 +182,7 @@ class Cloud:
         return self._create_once("deployer", json.dumps(policies), partial(self._create_deployer, policies))
 
     def _create_once(self, name: str, key: str, create: Callable[[], dict[str, str]]) -> dict[str, str]:
-        """Returns the result of ``create``, or the stored result if this MiniStack already ran it for the same key."""
+        """Returns the result of ``create``, which is called only once for a key and a MiniStack."""
         file, digest = self._created_file, fingerprint(key)
         stored = json.loads(file.read_text()) if file.exists() else {}
         if stored.get(name, {}).get("digest") != digest:
@@ -233,7 +233,7 @@ class Cloud:
             try:
                 arns[variable] = secrets.create_secret(Name=name, SecretString=content)["ARN"]
             except secrets.exceptions.ResourceExistsException:
-                arns[variable] = secrets.describe_secret(SecretId=name)["ARN"]
+                arns[variable] = secrets.put_secret_value(SecretId=name, SecretString=content)["ARN"]
         return arns
 
     def client(self, service: str) -> Any:

@@ -59,14 +59,14 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
     def announcements_of(order_id: str) -> list[dict[str, Any]]:
         return [each for each in api.notifications() if order_id in each["facts"].get("orderIDs", ())]
 
-    storage_report = api.post("/create_report", {"kind": "storage"})["href"]
+    storage_href = api.post("/create_report", {"kind": "storage"})["href"]
     [upload] = wait(f"upload {key}", lambda: notifications("key", key))
     # This report starts after the import so that it includes the imported rows.
-    inventory_report = api.post("/create_report", {"kind": "inventory"})["href"]
+    inventory_href = api.post("/create_report", {"kind": "inventory"})["href"]
     wait(f"{len(placed)} orders stored", lambda: all(api.find(f"/orders/{each}") for each in placed))
     announcements = wait("orders announced", lambda: announcements_of(f"demo-{run}"))
-    inventory = wait("inventory report", lambda: succeeded(api.get(inventory_report)))
-    storage = wait("storage report", lambda: succeeded(api.get(storage_report)))
+    inventory = wait("inventory report", lambda: succeeded(api.get(inventory_href)))
+    storage = wait("storage report", lambda: succeeded(api.get(storage_href)))
     wait(
         "notifications of both reports",
         lambda: all(notifications("id", report["reportId"]) for report in (inventory, storage)),

@@ -258,7 +258,7 @@ class Stack:
 
             def say_and_restart(line: str) -> None:
                 say(line)
-                if not restarts and line.strip().startswith(("functions: only the code", "check: ")):
+                if line.strip().startswith("check: "):
                     restarts.append(pool.submit(self._start_api))
 
             self._deploy(say_and_restart)

@@ -299,7 +299,7 @@ onPlaced((order) => {
 onOrder({
   changed,
   closed(orderID) {
-    if (location.hash.startsWith(`#orders/${orderID}`)) location.replace(address());
+    if (location.hash === `#orders/${orderID}`) location.replace(address());
     // The row may have been filled again, without the button that opened the dialog.
     const link = open.querySelector(`[data-key="${CSS.escape(orderID)}"] a`);
     if (!document.activeElement.closest("table")) (link ?? heading).focus();

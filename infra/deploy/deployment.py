@@ -139,8 +139,8 @@ class Deployment:
             unchanged = checking.result()
         self.only_code_changed = unchanged and self.serving is not None and self.serving.triggers == self.triggers
         self.changes.begin()
-        location = self.package_location = self.releases.keep_package(build(self.config), self.package)
-        self.migrated = database.migrate_first(self.target, self.config, location, self.clients, self.say)
+        self.package_location = self.releases.keep_package(build(self.config), self.package)
+        self.migrated = database.migrate_first(self.target, self.config, self.package_location, self.clients, self.say)
 
     def deploy_functions(self) -> None:
         target = self.target

@@ -82,8 +82,13 @@ class Releases:
 
     def keep_package(self, build: str, package: Path) -> dict[str, str]:
         """Uploads a deployment package, and returns its location in S3."""
+        from boto3.exceptions import S3UploadFailedError
+
         location = {"S3Bucket": self.bucket, "S3Key": f"packages/{build}.zip"}
-        self._s3.upload_file(str(package), *location.values())
+        try:
+            self._s3.upload_file(str(package), *location.values())
+        except S3UploadFailedError as error:
+            raise DeployError(str(error)) from error
         return location
 
     def fetch_package(self, build: str, file: Path) -> None:
@@ -104,7 +109,7 @@ class Releases:
         return f"{self._s3.meta.endpoint_url}/{self.bucket}/{template_key(body)}"
 
     def forget_older(self, names: list[str]) -> list[str]:
-        """Deletes old releases, and files that no remaining release uses.
+        """Deletes old releases, and files that no remaining release uses, such as the packages of failed deploys.
 
         Returns the names of the remaining releases.
         """
@@ -112,9 +117,12 @@ class Releases:
         if not old:
             return names
         needed = {key for name in left for key in self._needs(self.release(name))}
+        packages = self._s3.list_objects_v2(Bucket=self.bucket, Prefix="packages/").get("Contents", [])
+        keys = {each["Key"] for each in packages}
         for name in old:
-            for key in {f"releases/{name}.json", *self._needs(self.release(name))} - needed:
-                self._s3.delete_object(Bucket=self.bucket, Key=key)
+            keys |= {f"releases/{name}.json", *self._needs(self.release(name))}
+        for key in keys - needed:
+            self._s3.delete_object(Bucket=self.bucket, Key=key)
         return left
 
     @staticmethod

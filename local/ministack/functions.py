@@ -218,8 +218,8 @@ def time_stops_for_a_debugger() -> None:
 
 def _link_same_file(earlier: Path, new: Path, entry: zipfile.ZipInfo) -> bool:
     """Links a file of an earlier package into a new one if both are equal. Returns whether the link was made."""
-    # Another process may remove the earlier package.
-    with contextlib.suppress(FileNotFoundError):
+    # Another process may remove the earlier package, or a file of it may be a folder in the new one.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         existing = earlier.stat()
         if (existing.st_size, int(existing.st_mtime)) == (entry.file_size, entry.CRC >> 1):
             new.parent.mkdir(parents=True, exist_ok=True)

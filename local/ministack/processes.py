@@ -20,8 +20,8 @@ def forked_processes() -> None:
     """AWS starts a function's process from an image in which Python is ready.
 
     MiniStack starts Python and imports boto3 for each process, which takes 0.4 s of processor time. This patch forks
-    each process from a server that has imported boto3 and read its descriptions of the services. A function that
-    packages its own botocore gets a new Python.
+    each process from a server that has imported boto3 and read its descriptions of the most used services. A function
+    that packages its own botocore gets a new Python.
     """
     from ministack.core import lambda_runtime
 

@@ -61,7 +61,8 @@ def test_a_person_can_retry_immediately(visit: Visit, staff: Person) -> None:
     console = with_clock(visit(), staff)
     console.expect_complaint("Failed to load resource")
     outage: list[Any] = [True]
-    for path in ("health", "orders"):
+    # Any response would end the outage, also that of the inbox, which the page reads every 30 s.
+    for path in ("health", "notifications", "orders"):
         intercept(console, "GET", path, lambda route: route.abort() if outage else route.fallback())
     console.open("#orders?day=2026-01-05")
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()

@@ -27,7 +27,7 @@ from tests.browser.steps import (
     send_order,
     with_clock,
 )
-from tests.system.system import System, wait_for
+from tests.system.system import System, new_id, wait_for
 
 # The scripts press a button of an order at once, and read the status of each order that is shown.
 PRESS = """([orderID, name]) => {
@@ -129,15 +129,19 @@ def test_an_order_opens_by_its_address_and_an_unknown_id_is_reported(
 
 
 def test_an_order_opened_as_another_closes_stays_open(visit: Visit, staff: Person, system: System) -> None:
-    [first], [second] = place(system, new_customer()), place(system, customer := new_customer())
-    console = visit(staff, f"#orders/{first['orderID']}")
+    customer, first = new_customer(), new_id("o")
+    second = f"{first}0"
+    items = {each: f"Tea {each}" for each in (first, second)}
+    system.post("/orders", [{"customerID": customer, "orderID": each, "item": item} for each, item in items.items()])
+    wait_for(lambda: len(system.all(f"/orders?customerID={customer}", "orders")) == len(items), "both orders")
+    console = visit(staff, f"#orders/{first}")
     dialog = console.page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Mocha")
+    expect(dialog).to_contain_text(items[first])
     # The browser reports that a dialog has closed only with the next frame.
     close_and_open = "(hash) => { document.getElementById('order').close(); location.hash = hash; }"
-    console.page.evaluate(close_and_open, f"orders/{second['orderID']}")
-    expect(dialog).to_contain_text(customer)
-    expect(console.page).to_have_url(f"{console.address}/#orders/{second['orderID']}")
+    console.page.evaluate(close_and_open, f"orders/{second}")
+    expect(dialog).to_contain_text(items[second])
+    expect(console.page).to_have_url(f"{console.address}/#orders/{second}")
 
 
 def test_twenty_open_orders_fit_a_screen(visit: Visit, staff: Person, system: System) -> None:

@@ -1,4 +1,4 @@
-"""Forks the processes that run Lambda functions. All of them share one import of boto3 and one copy of its data.
+"""Forks the processes that run Lambda functions. All of them share one import of boto3, and what it has read.
 
 ``forked_processes`` in ``local/ministack/processes.py`` starts this server. It sends five pipes for each process: the
 request, standard input, output and error, and a pipe that stays open until the process ends. The server responds with
@@ -24,16 +24,21 @@ import botocore.loaders
 import botocore.signers
 
 PIPES = 5
+# Most functions use these services.
 SERVICES = ("dynamodb", "s3", "sns", "sqs", "stepfunctions")
 
 
 def read_once() -> None:
-    """Reads botocore's descriptions of the services that the functions use. Forked processes share them."""
+    """Reads botocore's descriptions of ``SERVICES``. Forked processes share them."""
+    # The server must not read the user's configuration or credentials. Each forked process gets its own environment.
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     loader = botocore.loaders.JSONFileLoader
     load = functools.cache(functools.partial(loader.load_file, loader()))
     loader.load_file = lambda _, path: load(path)  # type: ignore[assignment, method-assign]
+    # The keys stop botocore from looking for credentials. Forked processes must not inherit a default session.
+    session = boto3.Session("-", "-", region_name="us-east-1")
     for service in SERVICES:
-        boto3.client(service, region_name="us-east-1")  # type: ignore[call-overload]
+        session.client(service)  # type: ignore[call-overload]
 
 
 def main(connection: socket.socket) -> None:

@@ -52,8 +52,10 @@ def test_older_releases_are_deleted_with_objects_that_only_they_need(
     monkeypatch.setattr(module, "KEPT", 2)
     for name, build, template in (("1", "b1", "A"), ("2", "b2", "B"), ("3", "b2", "C"), ("4", "b3", "B")):
         keep(releases, release(name, build, template), template, tmp_path)
+    package = tmp_path / "package.zip"
+    releases.keep_package("failed", package)
     assert releases.forget_older(["3", "4"]) == ["3", "4"]
-    assert len(keys()) == 10
+    assert len(keys()) == 11
     assert releases.forget_older(["1", "2", "3", "4"]) == ["3", "4"]
     assert keys() == {
         "releases/3.json",
@@ -68,3 +70,9 @@ def test_older_releases_are_deleted_with_objects_that_only_they_need(
 def test_cloudformation_reads_a_template_from_the_bucket(releases: Releases) -> None:
     assert releases.url("A") == f"https://s3.eu-central-1.amazonaws.com/{BUCKET}/{template_key('A')}"
     assert keys() == {template_key("A")}
+
+
+def test_a_refused_upload_fails_the_deploy(aws: None, tmp_path: Path) -> None:
+    (package := tmp_path / "package.zip").write_bytes(b"zip")
+    with pytest.raises(DeployError, match=r"package\.zip.*NoSuchBucket"):
+        Releases(client, "cafe-missing").keep_package("b1", package)
