@@ -21,7 +21,14 @@ from chalice.app import AuthRequest, AuthResponse, BaseLambdaEvent, Chalice, Dyn
 from chalicelib import clients, correlation, rest
 from chalicelib.errors import CafeError, MissingSettings
 from chalicelib.logs import logger
-from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_admin_secret, database_secret
+from chalicelib.settings import (
+    GARBAGE_THRESHOLD,
+    VERSION,
+    Settings,
+    cognito_endpoint,
+    database_admin_secret,
+    database_secret,
+)
 
 try:
     settings = Settings.read()
@@ -30,8 +37,7 @@ except MissingSettings as error:
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
-# A cold start creates about 100,000 objects and hardly any garbage. Looking for garbage would take a tenth of its time.
-gc.set_threshold(200_000)
+gc.set_threshold(GARBAGE_THRESHOLD)
 log = logger("app")
 # CloudWatch groups API metrics by the app name, so the name includes the stage.
 app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)

@@ -94,9 +94,8 @@ def _memory(ours: Point, peer: str, peers: Point, goal: float) -> Result:
 
 def _compared(database: settings.Database, beans: int, rounds: int, goal: float) -> Result:
     def ours() -> int:
-        # The functions have the same threshold, in app.py.
         threshold = gc.get_threshold()
-        gc.set_threshold(200_000)
+        gc.set_threshold(settings.GARBAGE_THRESHOLD)
         rows = _read(database)
         _render()
         gc.set_threshold(*threshold)

@@ -5,6 +5,7 @@ import gc
 from datetime import UTC, datetime
 
 from chalicelib import clients
+from chalicelib.settings import GARBAGE_THRESHOLD
 from chalicelib.storage import measure
 
 
@@ -21,8 +22,7 @@ def total_bytes(mode: str) -> int:
 
 
 if __name__ == "__main__":
-    # The functions have the same threshold, in app.py.
-    gc.set_threshold(200_000)
-    # Otherwise, Python searches all objects for cycles at exit. A function's process does not exit.
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    # At exit, Python searches for reference cycles, but a function's process does not exit. Frozen objects are skipped.
     atexit.register(gc.freeze)
     print(total_bytes("listing"))

@@ -12,6 +12,8 @@ from chalicelib.errors import DatabaseRefused, MissingSettings
 VERSION = "0.2.0"
 DOLLAR = "$"
 LOW_STOCK = 20
+# A cold start creates about 100,000 objects and hardly any garbage. Looking for garbage would take a tenth of its time.
+GARBAGE_THRESHOLD = 200_000
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,6 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # Otherwise, Python searches all objects for cycles at exit, which takes a tenth of a second.
+    # At exit, Python searches for reference cycles, which takes 0.1 s. The search skips frozen objects.
     atexit.register(gc.freeze)
     main()

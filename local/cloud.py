@@ -84,7 +84,7 @@ class Cloud:
 
     @property
     def _created_file(self) -> Path:
-        """This file contains the deploy's credentials and the ARNs of the secrets that were created in MiniStack."""
+        """This file stores the access key and the ARNs of the secrets that MiniStack created for the deploy."""
         return self.folder / "created.json"
 
     @property
@@ -182,7 +182,10 @@ class Cloud:
         return self._create_once("deployer", json.dumps(policies), partial(self._create_deployer, policies))
 
     def _create_once(self, name: str, key: str, create: Callable[[], dict[str, str]]) -> dict[str, str]:
-        """Returns the result of ``create``, which is called only once for a key and a MiniStack."""
+        """Calls ``create``, and stores its result for the next call with the same ``key``.
+
+        The stored results are saved, restored and removed together with MiniStack's state.
+        """
         file, digest = self._created_file, fingerprint(key)
         stored = json.loads(file.read_text()) if file.exists() else {}
         if stored.get(name, {}).get("digest") != digest:

@@ -61,7 +61,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
 
     storage_href = api.post("/create_report", {"kind": "storage"})["href"]
     [upload] = wait(f"upload {key}", lambda: notifications("key", key))
-    # This report starts after the import so that it includes the imported rows.
+    # The inventory report must include the imported rows, so it starts only now.
     inventory_href = api.post("/create_report", {"kind": "inventory"})["href"]
     wait(f"{len(placed)} orders stored", lambda: all(api.find(f"/orders/{each}") for each in placed))
     announcements = wait("orders announced", lambda: announcements_of(f"demo-{run}"))

@@ -47,7 +47,8 @@ QUERY = (
     f"SELECT {', '.join(COLUMNS[name] for name in SELECTED_COLUMNS)}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
-# Each chunk of the CSV file except the last has at least this many rows. More rows take more memory, but save no time.
+# Each chunk of the CSV file except the last has at least this many rows. Larger chunks would need more memory without
+# saving time.
 BATCH_ROWS = 200
 # These columns contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})

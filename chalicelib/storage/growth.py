@@ -114,7 +114,7 @@ def growth_since(bodies: dict[str, bytes], sizes: Sizes, now: datetime) -> Growt
     *earlier, today = _days(now)
     days = [*dropwhile(lambda day: day not in of_days, earlier), today]
     for day in days:
-        # To save memory, the sizes of a day are decoded only here, and not for all days at once.
+        # Decoding one day at a time saves memory.
         of_day = sizes if day == today else _decode(of_days.get(day))
         for each in buckets:
             each["sizes"].append(None if of_day is None else of_day.get(each["name"], 0))

@@ -74,7 +74,7 @@ class Listing:
         self._open: dict[int, tuple[Splitter, Any]] = {}
 
     def add(self, tally: Tally, s3: Any) -> None:
-        """Adds a task to the crew for each unlisted key range of a bucket."""
+        """Makes the crew list the rest of a bucket, with one task for each key range."""
         splitter = Splitter(tally, WORKERS)
         for number in list(tally.left):
             self._crew.add(partial(self._list, splitter, number, s3), [tally])

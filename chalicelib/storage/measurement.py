@@ -88,7 +88,7 @@ class Failure:
 
     @property
     def is_directory(self) -> bool:
-        """Whether the failure concerns directory buckets. They are never measured, and may not even be listed."""
+        """True if this is about directory buckets, which a report never measures."""
         return self.bucket.endswith(DIRECTORY_SUFFIX) or self.bucket == DIRECTORY_BUCKETS
 
 

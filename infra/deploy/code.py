@@ -23,7 +23,10 @@ def update(target: Target, config: Mapping[str, Any], package: Mapping[str, str]
 def update_function(
     lambda_: Any, target: Target, config: Mapping[str, Any], name: str, package: Mapping[str, str]
 ) -> None:
-    """Updates a function's environment variables and code. ``package`` is ``{"S3Bucket": name, "S3Key": key}``."""
+    """Updates a function's environment variables and code.
+
+    ``package`` is the location of the new code in S3, as ``{"S3Bucket": name, "S3Key": key}``.
+    """
     function, stage = target.function(name), config["stages"][target.stage]
     own = stage["lambda_functions"][name].get("environment_variables", {})
     configured = lambda_.update_function_configuration(

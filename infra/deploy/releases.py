@@ -109,7 +109,7 @@ class Releases:
         return f"{self._s3.meta.endpoint_url}/{self.bucket}/{template_key(body)}"
 
     def forget_older(self, names: list[str]) -> list[str]:
-        """Deletes old releases, and files that no remaining release uses, such as the packages of failed deploys.
+        """Deletes old releases, the files that only they used, and the packages of failed deploys.
 
         Returns the names of the remaining releases.
         """

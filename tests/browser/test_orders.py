@@ -163,7 +163,7 @@ def test_five_orders_from_placing_to_serving_in_25_steps(visit: Visit, staff: Pe
         expect(order_row(console, customer)).to_be_visible()
     for customer in customers:
         expect_placed(console, customer)
-    # The page ignores a press within 0.4 s after a poll has moved a row.
+    # When a poll moves a row, the page ignores presses for 0.4 s.
     console.page.wait_for_timeout(500)
     first, second, *others = (order_row(console, customer) for customer in customers)
     first.get_by_role("button", name="Correct").click()
